@@ -1,0 +1,1 @@
+"""Flicker ships the audit logs behind REST APIs to a SIEM."""

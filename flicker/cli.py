@@ -1,0 +1,220 @@
+"""The `flicker` command: arguments, messages, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bytewax.recovery import RecoveryConfig
+from bytewax.testing import cluster_main
+
+from flicker import config
+from flicker.errors import ConfigError, FlickerError, RegistryError
+from flicker.flow import build
+from flicker.log import conceal_secrets, configure_logging
+from flicker.registry import open_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flicker.flow import Plan
+    from flicker.registry import Registry
+    from flicker.settings import Settings
+
+STOPPED, FAILED, MISCONFIGURED = 0, 1, 2
+
+DEFAULT_REGISTRY = Path(".flicker-registry.json")
+
+EPOCH_INTERVAL = timedelta(seconds=1)
+"""Time between two snapshots, and so the age of what a crash falls back to."""
+
+LEVELS = ("debug", "info", "warning", "error")
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        0 stopped as asked, 1 failed, 2 wrong configuration or arguments.
+    """
+    args = _parser().parse_args(arguments)
+    configure_logging(args.log_level, args.log_format)
+    try:
+        if args.command == "schema":
+            print(json.dumps(config.json_schema(), indent=2))
+            return STOPPED
+        if args.command == "demo":
+            from flicker.demo.tour import run_tour  # noqa: PLC0415 - only the tour needs it
+
+            return run_tour()
+        if args.config is None:
+            _say("no configuration: give one with -c config.yaml")
+            return MISCONFIGURED
+        settings = config.load(args.config, os.environ)
+        if args.command == "validate":
+            print(f"{args.config}: {len(settings.sources)} source(s), no problem found")
+            return STOPPED
+        return _run(settings, args)
+    except ConfigError as error:
+        for problem in error.problems:
+            _say(str(problem))
+        return MISCONFIGURED
+    except FlickerError as error:
+        _say(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return FAILED
+
+
+def _say(message: str) -> None:
+    print(f"flicker: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="flicker", description="Ship the audit logs behind REST APIs to a SIEM."
+    )
+    parser.add_argument("--version", action="version", version=f"flicker {version('flicker')}")
+    _add_common(parser, is_top=True)
+    parser.add_argument(
+        "--track", action="store_true", help="remember positions, and resume from them"
+    )
+    parser.add_argument(
+        "--registry-file",
+        metavar="PATH",
+        help=f"where positions are remembered (default {DEFAULT_REGISTRY}); implies nothing "
+        "without --track",
+    )
+    parser.add_argument(
+        "--workers", type=_positive, default=1, metavar="N", help="Bytewax worker threads (1)"
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="scan every source once, deliver everything, exit"
+    )
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="")
+    validate = commands.add_parser("validate", help="report every problem of a configuration")
+    _add_common(validate, is_top=False)
+    _add_common(
+        commands.add_parser("demo", help="a tour of Flicker, on this machine only"), is_top=False
+    )
+    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
+    _add_common(schema, is_top=False)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, *, is_top: bool) -> None:
+    """Add the options that may stand before or behind a command."""
+
+    def default(value: str | None) -> str | None:
+        return value if is_top else argparse.SUPPRESS
+
+    parser.add_argument(
+        "-c", "--config", type=Path, metavar="FILE", default=default(None), help="the YAML file"
+    )
+    parser.add_argument(
+        "--log-level", choices=LEVELS, default=default("info"), help="least severity shown (info)"
+    )
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default=default("text"), help="form of log lines"
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        message = "must be 1 or more"
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
+def _run(settings: Settings, args: argparse.Namespace) -> int:
+    conceal_secrets(settings)
+    registry = None
+    if args.track:
+        view_path = _registry_path(args.registry_file)
+        registry = open_registry(Path(f"{view_path}.d"), view_path)
+    elif args.registry_file is not None:
+        logger.warning("--registry-file has no effect without --track; positions are not kept")
+    dead_letter_dir = registry.view_path.parent if registry and registry.view_path else Path()
+    plan = build(settings, registry, once=args.once, dead_letter_dir=dead_letter_dir)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: plan.runtime.stop.set())
+    _execute(plan, registry, args.workers)
+    if plan.runtime.failed:
+        names = ", ".join(sorted(plan.runtime.failed))
+        kept = "the registry keeps what is owed" if registry else "without --track it is not kept"
+        _say(f"not everything was delivered ({names}); {kept}")
+        return FAILED
+    logger.info("stopped")
+    return STOPPED
+
+
+def _registry_path(text: str | None) -> Path:
+    if text is None:
+        return DEFAULT_REGISTRY.absolute()
+    if "://" in text:
+        problem = (
+            f"--registry-file: {text.partition('://')[0]}:// is not supported yet; give a path"
+        )
+        raise RegistryLocationError(problem)
+    path = Path(text).absolute()
+    if path.is_dir():
+        problem = f"--registry-file: {path} is a directory; give the path of a file"
+        raise RegistryLocationError(problem)
+    return path
+
+
+class RegistryLocationError(ConfigError):
+    """The registry's place cannot be used as it was given."""
+
+    def __init__(self, message: str) -> None:
+        from flicker.errors import Problem  # noqa: PLC0415
+
+        super().__init__([Problem("", message)])
+
+
+def _execute(plan: Plan, registry: Registry | None, workers: int) -> None:
+    """Run the dataflow until it ends.
+
+    Raises:
+        RegistryError: Bytewax stopped it; the cause is in the message.
+    """
+    recovery = RecoveryConfig(registry.directory, timedelta(0)) if registry else None
+    if plan.caretaker is not None:
+        plan.caretaker.start()
+    try:
+        cluster_main(
+            plan.flow,
+            [],
+            0,
+            epoch_interval=EPOCH_INTERVAL,
+            recovery_config=recovery,
+            worker_count_per_proc=workers,
+        )
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        # Bytewax raises its own errors and, from Rust, panics.
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        logger.debug("the dataflow failed", exc_info=error)
+        message = f"stopped by a failure: {cause}"
+        raise RegistryError(message) from None
+    finally:
+        if plan.caretaker is not None:
+            plan.caretaker.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Configuration in, dataflow out: the only wiring."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+
+from flicker.buffer import BufferLogic
+from flicker.deadletter import DeadLetters
+from flicker.dedup import DedupWindow
+from flicker.filter import compile_filter
+from flicker.items import EventPage, Flush, Mark, RecordPage
+from flicker.pagination import Place
+from flicker.position import Position
+from flicker.registry import FLOW_ID, Caretaker, Registry
+from flicker.render import compile_renderer
+from flicker.runtime import Runtime
+from flicker.sink import HttpSink
+from flicker.source import ApiSource
+from flicker.timefmt import parse_timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flicker.settings import Settings
+
+DEAD_LETTER_NAME = "flicker-dead-letter.jsonl"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A dataflow and what has to run beside it.
+
+    Attributes:
+        caretaker: Of the registry; None without one.
+    """
+
+    flow: Dataflow
+    runtime: Runtime
+    caretaker: Caretaker | None
+
+
+def build(
+    settings: Settings,
+    registry: Registry | None = None,
+    *,
+    once: bool = False,
+    dead_letter_dir: Path | None = None,
+) -> Plan:
+    """Build the dataflow of a configuration.
+
+    The same graph whoever runs it. Step ids are part of the registry's
+    format.
+
+    Args:
+        settings: What to poll and where to ship.
+        registry: What is known from before; None keeps nothing.
+        once: Read each source once, deliver, end.
+        dead_letter_dir: Where the dead-letter file is by default.
+    """
+    sources = {source.name: source for source in settings.sources}
+    dead_letter_path = settings.dead_letter_path or (dead_letter_dir or Path()) / DEAD_LETTER_NAME
+    runtime = Runtime(
+        retry=settings.retry,
+        dead_letters=DeadLetters(dead_letter_path),
+        journal_dir=registry.journal_dir if registry else None,
+        once=once,
+    )
+    names = sorted({*sources, *(registry.names if registry else ())})
+    for name in names:
+        if name not in sources:
+            logger.warning(
+                "source is in the registry and not in the configuration; it is not polled, and "
+                "what it owes is delivered",
+                extra={"source": name},
+            )
+    initial = _seed_positions(registry.seeds if registry else {})
+    filters = {name: compile_filter(source) for name, source in sources.items()}
+    renderers = {name: compile_renderer(name) for name in sources}
+
+    def match(item: tuple[str, EventPage | Flush | Mark]) -> tuple[str, EventPage | Flush] | None:
+        name, value = item
+        if isinstance(value, EventPage):
+            page = filters[name](value)
+            return None if page is None else (name, page)
+        return (name, value) if isinstance(value, Flush) else None
+
+    def render(item: tuple[str, EventPage | Flush]) -> tuple[str, RecordPage | Flush]:
+        name, value = item
+        return (name, renderers[name](value)) if isinstance(value, EventPage) else (name, value)
+
+    def new_buffer(resume_state: dict[str, Any] | None) -> BufferLogic:
+        return BufferLogic(sources, resume_state)
+
+    flow = Dataflow(FLOW_ID)
+    polled = op.input("poll", flow, ApiSource(sources, names, runtime, initial))
+    # Marks pass the buffer by: going through would snapshot it each time.
+    split = op.branch("split", polled, lambda item: isinstance(item[1], Mark))
+    matched = op.filter_map("match", split.falses, match)
+    rendered = op.map("render", matched, render)
+    batched = op.stateful_batch("buffer", rendered, new_buffer)
+    shipped: Any = op.merge("join", batched, split.trues)
+    op.output("ship", shipped, HttpSink(sources, names, runtime))
+    caretaker = Caretaker(registry, set(sources), runtime.outboxes) if registry else None
+    return Plan(flow, runtime, caretaker)
+
+
+def _seed_positions(seeds: Mapping[str, Mapping[str, Any]]) -> dict[str, Position]:
+    """Give the positions that the readable view tells, coarse as they are."""
+    positions = {}
+    for name, seed in seeds.items():
+        timestamp, cursor = seed.get("last_timestamp"), seed.get("cursor")
+        position = Position(DedupWindow(name))
+        if isinstance(timestamp, (str, int)):
+            position.last_timestamp_ns = parse_timestamp(str(timestamp))
+        if isinstance(cursor, str) and cursor and "***" not in cursor:
+            kind = "url" if cursor.startswith(("http://", "https://")) else "cursor"
+            position.place = Place(kind, cursor)
+        for kind in ("offset", "page"):
+            if isinstance(seed.get(kind), int):
+                position.place = Place(kind, seed[kind])
+        positions[name] = position
+        logger.warning(
+            "starting from the registry's readable view, since its partitions are gone; the "
+            "events of the last instant may repeat",
+            extra={"source": name},
+        )
+    return positions

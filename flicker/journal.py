@@ -1,0 +1,129 @@
+"""What was acknowledged since the last snapshot, so that a crash repeats less.
+
+A snapshot is up to an interval old when the process dies. Whatever was
+acknowledged in that interval is in files of this module, written with one
+`write` right after each answer: the kernel keeps it even when the process is
+killed. What a lost machine loses is at most repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import struct
+import zlib
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+from flicker.decode import IDENTITY_BYTES
+
+_HEAD = struct.Struct("<II")
+"""Count of identities, and the CRC-32 of what they are."""
+
+logger = logging.getLogger(__name__)
+
+
+class AckJournal:
+    """The acknowledged identities of one source, in numbered segments.
+
+    A snapshot remembers the segment that was opened with it: that one and all
+    later ones hold what the snapshot does not know. Not safe for concurrent
+    use; the outbox calls it under its lock.
+
+    Args:
+        directory: Where segments are; it exists.
+        source: Name of the source.
+    """
+
+    def __init__(self, directory: Path, source: str) -> None:
+        self._directory = directory
+        self._source = source
+        slug = re.sub(r"[^A-Za-z0-9_-]", "_", source)[:40]
+        self._stem = f"{slug}-{blake2b(source.encode(), digest_size=8).hexdigest()}"
+        self._segment = max(self._segments(), default=0) + 1
+        self._file: int | None = None
+        self._failed = False
+
+    def append(self, identities: list[bytes]) -> None:
+        """Write down that these were acknowledged.
+
+        A disk that takes no more does not stop deliveries: the events would
+        then be repeated after a crash, and that is logged.
+        """
+        ids = b"".join(identities)
+        entry = _HEAD.pack(len(identities), zlib.crc32(ids)) + ids
+        try:
+            if self._file is None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+                self._file = os.open(self._path(self._segment), flags, 0o600)
+            written = os.write(self._file, entry)
+            if written < len(entry):
+                raise OSError(None, "the disk took only a part")
+            self._failed = False
+        except OSError as error:
+            # Nothing may follow a torn entry, so the next one opens a segment.
+            self.cut()
+            if not self._failed:
+                self._failed = True
+                logger.warning(
+                    "cannot write the acknowledgement journal; a crash would repeat events",
+                    extra={"source": self._source, "reason": error.strerror},
+                )
+
+    def cut(self) -> int:
+        """Open a new segment, unless the current one is empty.
+
+        Returns:
+            Number of the segment that the next entry goes to.
+        """
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+            self._segment += 1
+        return self._segment
+
+    def read(self, first_segment: int) -> set[bytes]:
+        """Read what was acknowledged since a segment was opened.
+
+        A torn entry ends its segment: the answer came, the process died while
+        it wrote, and the events are repeated.
+        """
+        known: set[bytes] = set()
+        for segment in self._segments():
+            if segment >= first_segment:
+                known.update(_read_segment(self._path(segment)))
+        return known
+
+    def delete_before(self, segment: int) -> None:
+        """Delete segments that no snapshot needs."""
+        for number in self._segments():
+            if number < min(segment, self._segment):
+                with suppress(OSError):
+                    self._path(number).unlink()
+
+    def _path(self, segment: int) -> Path:
+        return self._directory / f"{self._stem}.{segment}.acks"
+
+    def _segments(self) -> list[int]:
+        numbers = []
+        for path in self._directory.glob(f"{self._stem}.*.acks"):
+            with suppress(ValueError):
+                numbers.append(int(path.name.split(".")[-2]))
+        return sorted(numbers)
+
+
+def _read_segment(path: Path) -> list[bytes]:
+    data = path.read_bytes()
+    known: list[bytes] = []
+    at = 0
+    while at + _HEAD.size <= len(data):
+        count, checksum = _HEAD.unpack_from(data, at)
+        at += _HEAD.size
+        ids = data[at : at + count * IDENTITY_BYTES]
+        if len(ids) < count * IDENTITY_BYTES or zlib.crc32(ids) != checksum:
+            break
+        known += [ids[i : i + IDENTITY_BYTES] for i in range(0, len(ids), IDENTITY_BYTES)]
+        at += len(ids)
+    return known

@@ -1,0 +1,166 @@
+"""The next request from this page: places in a listing, and how to ask for them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+
+from flicker.errors import ForeignLinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from flicker.decode import Page
+    from flicker.settings import Pagination
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Place(NamedTuple):
+    """Where in a listing a request reads; the shape that snapshots keep.
+
+    Attributes:
+        kind: `top`, `offset`, `page`, `cursor` or `url`.
+        value: A number for offsets and pages, exact text for cursors and
+            URLs, None at the top.
+    """
+
+    kind: str
+    value: int | str | None = None
+
+    @property
+    def is_token(self) -> bool:
+        """Whether the API made it up, so that the API can also refuse it."""
+        return self.kind in {"cursor", "url"}
+
+
+def first_place(pagination: Pagination | None) -> Place:
+    """Give the place that a scan from the start begins at."""
+    if pagination is None or pagination.type == "cursor":
+        return Place("top")
+    if pagination.type == "offset":
+        return Place("offset", 0)
+    return Place("page", pagination.start_page)
+
+
+def next_place(
+    pagination: Pagination | None, place: Place, page: Page, links: dict[str, str]
+) -> Place | None:
+    """Give the place behind a page, None where the API says there is none.
+
+    Args:
+        pagination: The source's, or None for a listing of one page.
+        place: Where the page was read.
+        page: What was read there.
+        links: Targets of the response's Link headers by relation.
+    """
+    if pagination is None:
+        return None
+    if pagination.type == "offset":
+        # By what came, not by page_size: servers cap page sizes silently, and
+        # some return a few more than asked for.
+        return Place("offset", int(place.value or 0) + page.entries)
+    if pagination.type == "page":
+        return Place("page", int(place.value or 0) + 1)
+    if page.cursor is not None:
+        return Place("cursor", page.cursor)
+    target = (
+        None if page.has_cursor_field else links.get((pagination.next_cursor_field or "").lower())
+    )
+    return Place("url", target) if target else None
+
+
+def page_query(pagination: Pagination | None, place: Place) -> list[tuple[str, str]]:
+    """Give the query parameters that ask for a place, besides the constant ones."""
+    if pagination is None:
+        return []
+    query = []
+    if pagination.limit_param:
+        query.append((pagination.limit_param, str(pagination.page_size)))
+    param = {
+        "offset": pagination.offset_param,
+        "page": pagination.page_param,
+        "cursor": pagination.cursor_param,
+    }.get(place.kind)
+    if param:
+        query.append((param, str(place.value)))
+    return query
+
+
+def add_query(url: str, query: Iterable[tuple[str, str]]) -> str:
+    """Append parameters to a URL, leaving its own query string as it is.
+
+    Colons stay readable, as RFC 3986, section 3.4 allows; all else that means
+    something in a URL is percent-encoded (a `+` would be read as a space).
+    """
+    added = "&".join(f"{quote(name, safe=':')}={quote(value, safe=':')}" for name, value in query)
+    if not added:
+        return url
+    scheme, netloc, path, own, _ = urlsplit(url)
+    return urlunsplit((scheme, netloc, path, f"{own}&{added}" if own else added, ""))
+
+
+def resolve_link(base: str, target: str) -> str:
+    """Resolve a link against the request's URL, refusing other origins.
+
+    Raises:
+        ForeignLinkError: The link leaves the configured scheme, host or port,
+            or carries user information: credentials would leave with it.
+    """
+    try:
+        url = urljoin(base, target.strip())
+        if origin_of(url) == origin_of(base) and "@" not in urlsplit(url).netloc:
+            return url
+        where = urlsplit(url).hostname or "nowhere"
+    except ValueError:
+        where = "a URL that cannot be read"
+    message = (
+        f"links to {where}, off the configured origin, and credentials go nowhere else. If the "
+        "API moved, change the endpoint"
+    )
+    raise ForeignLinkError(message)
+
+
+def origin_of(url: str) -> tuple[str, str, int | None]:
+    """Give a URL's scheme, host and port, with the default port filled in.
+
+    Source: RFC 6454, section 4.
+
+    Raises:
+        ValueError: The URL or its port cannot be read.
+    """
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    host = (parts.hostname or "").rstrip(".")
+    return scheme, host, parts.port or DEFAULT_PORTS.get(scheme)
+
+
+_LINK = re.compile(r"\s*,?\s*<([^>]*)>((?:\s*;\s*(?:\"(?:[^\"\\]|\\.)*\"|[^,;\"])*)*)")
+_PARAM = re.compile(r";\s*([\w!#$&+\-.^`|~*]+)\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;,\"]*))")
+
+
+def parse_links(values: Iterable[str]) -> dict[str, str]:
+    """Read Link header lines into targets by relation.
+
+    Args:
+        values: Each header line's value; one may hold several links.
+
+    Returns:
+        The first target for each relation, relations in lower case. What is
+        no link is passed over.
+
+    Source: RFC 8288, section 3.
+    """
+    links: dict[str, str] = {}
+    for value in values:
+        at = 0
+        while match := _LINK.match(value, at):
+            at = match.end()
+            target, params = match.groups()
+            for name, quoted, plain in _PARAM.findall(params):
+                if name.lower() == "rel":
+                    for relation in (quoted or plain).lower().split():
+                        links.setdefault(relation, target)
+                    break
+    return links

@@ -1,0 +1,88 @@
+"""Threads for requests, so that no wait ever holds a Bytewax worker.
+
+One pool serves all sources and destinations of a process. A request that
+hangs keeps its own thread and nobody else's: a task for which no thread is
+idle gets a new one, up to a bound far above what living servers need.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_THREADS = 2048
+IDLE_S = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class Pool:
+    """Runs functions on daemon threads, at once or later."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._threads = 0
+        self._idle = 0
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._later_changed = threading.Condition()
+        self._numbers = itertools.count()
+        self._timer: threading.Thread | None = None
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Run a function soon; it must not raise."""
+        with self._changed:
+            self._tasks.append(task)
+            if self._idle >= len(self._tasks) or self._threads >= MAX_THREADS:
+                self._changed.notify()
+                return
+            self._threads += 1
+        threading.Thread(target=self._work, name="flicker-request", daemon=True).start()
+
+    def submit_later(self, delay_s: float, task: Callable[[], None]) -> None:
+        """Run a function after a while; it must not raise.
+
+        Args:
+            delay_s: Seconds from now.
+            task: What to run. It cannot be cancelled: let it look whether it
+                is still wanted.
+        """
+        with self._later_changed:
+            if self._timer is None:
+                self._timer = threading.Thread(target=self._tick, name="flicker-timer", daemon=True)
+                self._timer.start()
+            heapq.heappush(self._later, (time.monotonic() + delay_s, next(self._numbers), task))
+            self._later_changed.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._idle += 1
+                arrived = self._changed.wait_for(lambda: self._tasks, IDLE_S)
+                self._idle -= 1
+                if not arrived:
+                    self._threads -= 1
+                    return
+                task = self._tasks.popleft()
+            try:
+                task()
+            except Exception:
+                logger.exception("a background task failed")
+
+    def _tick(self) -> None:
+        while True:
+            with self._later_changed:
+                wait_s = self._later[0][0] - time.monotonic() if self._later else None
+                if wait_s is None or wait_s > 0:
+                    self._later_changed.wait(wait_s)
+                    continue
+                task = heapq.heappop(self._later)[2]
+            self.submit(task)

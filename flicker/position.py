@@ -1,0 +1,225 @@
+"""Everything a source's snapshot holds, and its form in a snapshot.
+
+The form is a file format: builtins only, under a version. Changing it is a
+migration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
+
+from flicker.dedup import DedupWindow
+from flicker.errors import RegistryError
+from flicker.pagination import Place
+from flicker.timefmt import format_rfc3339
+
+if TYPE_CHECKING:
+    from flicker.auth import Concealer
+    from flicker.settings import Source
+
+VERSION = 1
+
+
+@dataclass
+class Scan:
+    """A poll on its way through the pages.
+
+    Its parameters are fixed when it starts, so that a restart in the middle
+    goes on with the very same request.
+
+    Attributes:
+        place: Where the next page is read.
+        since: Value of the time filter, None to ask without.
+        newest_ns: Newest instant seen in it, none of the future.
+        pages: Pages read by this poll, for `max_pages`.
+        first_request: Whether nothing of this scan was read yet.
+        last_place: Where the last page with events was read.
+        met: Digests of the pages and tokens met, for the loop guard.
+        rises: Whether some event was newer than the one before it.
+        falls: How many events were older than the one before them.
+        latest_ns: Instant of the event before, for these two.
+        empty_pages: Empty pages in a row.
+    """
+
+    place: Place
+    since: str | None = None
+    newest_ns: int | None = None
+    pages: int = 0
+    first_request: bool = True
+    last_place: Place | None = None
+    met: list[bytes] = field(default_factory=list)
+    rises: bool = False
+    falls: int = 0
+    latest_ns: int | None = None
+    empty_pages: int = 0
+
+
+@dataclass
+class Position:
+    """How far a source has been read.
+
+    Attributes:
+        last_timestamp_ns: The watermark: newest instant of finished scans.
+        place: Where the next scan goes on, for APIs that allow it.
+        place_since: The time filter's value that `place` was obtained with.
+        start_ns: Where a source without a watermark asks from.
+        newest_first: Whether the API was seen to list the newest event first.
+        scan: The unfinished scan, if one is.
+        window: Identities of shipped events.
+    """
+
+    window: DedupWindow
+    last_timestamp_ns: int | None = None
+    place: Place | None = None
+    place_since: str | None = None
+    start_ns: int | None = None
+    newest_first: bool = False
+    scan: Scan | None = None
+
+
+def api_fingerprint(source: Source) -> str:
+    """Tell one API and way of paging from another.
+
+    A place obtained from one must not be sent to the other. Names of query
+    parameters count, their values (which may be secret) do not.
+    """
+    parts = urlsplit(source.endpoint.url)
+    pagination = source.pagination
+    facts: list[Any] = [parts.scheme, parts.netloc, parts.path]
+    facts += sorted(name for name, _ in parse_qsl(parts.query, keep_blank_values=True))
+    facts += sorted(name for name, _ in source.params)
+    facts += [source.time_filter_param, source.time_filter_format, source.results_field]
+    if pagination is not None:
+        facts += [pagination.type, pagination.offset_param, pagination.page_param]
+        facts += [pagination.cursor_param, pagination.next_cursor_field, pagination.start_page]
+        facts += [pagination.page_size] if pagination.type == "page" else []
+    return blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+
+
+def dump_position(position: Position, fingerprint: str, concealer: Concealer) -> dict[str, Any]:
+    """Give a position as builtins, without secrets."""
+    scan = position.scan
+    return {
+        "version": VERSION,
+        "api": fingerprint,
+        "last_timestamp": position.last_timestamp_ns,
+        "place": _dump_place(position.place, concealer),
+        "place_since": position.place_since,
+        "start": position.start_ns,
+        "newest_first": position.newest_first,
+        "seen": position.window.snapshot(),
+        "scan": None
+        if scan is None
+        else {
+            "place": _dump_place(scan.place, concealer),
+            "since": scan.since,
+            "newest": scan.newest_ns,
+            "first_request": scan.first_request,
+            "last_place": _dump_place(scan.last_place, concealer),
+            "met": b"".join(scan.met),
+            "rises": scan.rises,
+            "falls": scan.falls,
+            "latest": scan.latest_ns,
+            "empty_pages": scan.empty_pages,
+        },
+    }
+
+
+def load_position(
+    state: dict[str, Any], source_name: str, fingerprint: str | None, concealer: Concealer | None
+) -> Position:
+    """Rebuild a position.
+
+    Args:
+        state: What `dump_position` gave.
+        source_name: For messages.
+        fingerprint: The API of today's configuration. Where it is another
+            than the snapshot's, places are dropped and the watermark stays.
+            None keeps everything as it is.
+        concealer: Fills secrets in; None leaves their marks.
+
+    Raises:
+        RegistryError: A newer Flicker wrote it.
+    """
+    check_version(state, source_name)
+    position = Position(
+        window=DedupWindow.restore(source_name, state["seen"]),
+        last_timestamp_ns=state["last_timestamp"],
+        start_ns=state["start"],
+    )
+    if fingerprint is not None and state["api"] != fingerprint:
+        return position
+    position.place = _load_place(state["place"], concealer)
+    position.place_since = state["place_since"]
+    position.newest_first = state["newest_first"]
+    scan = state["scan"]
+    if scan is not None:
+        met = scan["met"]
+        position.scan = Scan(
+            place=_load_place(scan["place"], concealer) or Place("top"),
+            since=scan["since"],
+            newest_ns=scan["newest"],
+            first_request=scan["first_request"],
+            last_place=_load_place(scan["last_place"], concealer),
+            met=[met[at : at + 8] for at in range(0, len(met), 8)],
+            rises=scan["rises"],
+            falls=scan["falls"],
+            latest_ns=scan["latest"],
+            empty_pages=scan["empty_pages"],
+        )
+    return position
+
+
+def check_version(state: Any, source_name: str) -> None:
+    """Refuse state that this Flicker cannot read.
+
+    Raises:
+        RegistryError: It is of another version, or no state of ours.
+    """
+    version = state.get("version") if isinstance(state, dict) else None
+    if version != VERSION:
+        message = (
+            f"{source_name}: the registry holds state of version {version!r}, and this Flicker "
+            f"reads version {VERSION}. Run the Flicker that wrote it, or a newer one"
+        )
+        raise RegistryError(message)
+
+
+def view_position(state: dict[str, Any]) -> dict[str, Any]:
+    """Give the part of a position that people read, as the registry's JSON shows it."""
+    last_timestamp_ns = state["last_timestamp"]
+    scan = state["scan"]
+    place = scan["place"] if scan is not None else state["place"]
+    kind, value = place if place is not None else (None, None)
+    view: dict[str, Any] = {
+        "last_timestamp": None if last_timestamp_ns is None else format_rfc3339(last_timestamp_ns),
+        "cursor": _hide_marks(str(value)) if kind in {"cursor", "url"} else None,
+    }
+    if kind in {"offset", "page"}:
+        view[kind] = value
+    view["scanning"] = scan is not None
+    return view
+
+
+def _hide_marks(text: str) -> str:
+    return "***".join(text.split("\0")[::2])
+
+
+def _dump_place(place: Place | None, concealer: Concealer) -> list[Any] | None:
+    if place is None:
+        return None
+    if place.kind == "url":
+        return [place.kind, concealer.conceal(str(place.value))]
+    return [place.kind, place.value]
+
+
+def _load_place(place: list[Any] | None, concealer: Concealer | None) -> Place | None:
+    if place is None:
+        return None
+    kind, value = place
+    if kind == "url" and concealer is not None:
+        value = concealer.restore(value)
+    return Place(kind, value)

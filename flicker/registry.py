@@ -1,0 +1,375 @@
+"""What Flicker remembers: Bytewax's recovery partitions and their readable view.
+
+The partitions in `PATH.d/` are the truth. `PATH` shows their content to
+people, and is what a source starts from when the partitions are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import pickle
+import sqlite3
+import tempfile
+import threading
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bytewax.recovery import init_db_dir
+
+from flicker.errors import RegistryError
+from flicker.position import check_version, view_position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from flicker.outbox import Outbox
+
+VERSION = 1
+PARTITIONS = 1
+FLOW_ID = "flicker"
+POLL_STEP = f"{FLOW_ID}.poll"
+BUFFER_STEP = f"{FLOW_ID}.buffer"
+SHIP_STEP = f"{FLOW_ID}.ship"
+VIEW_INTERVAL_S = 2.0
+
+logger = logging.getLogger(__name__)
+
+StateKey = tuple[str, str]
+"""Step id and source name."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads builtins only: a pickle that names a global could run anything."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        message = f"names {module_name}.{global_name}"
+        raise pickle.UnpicklingError(message)
+
+
+def load_plain(data: bytes) -> Any:
+    """Unpickle builtins.
+
+    Raises:
+        pickle.UnpicklingError: The pickle names a global, or is damaged.
+    """
+    try:
+        return _PlainUnpickler(BytesIO(data)).load()
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:
+        message = f"is damaged ({type(error).__name__})"
+        raise pickle.UnpicklingError(message) from None
+
+
+@dataclass
+class Registry:
+    """An open registry; one process (of a cluster: one of each number) has it.
+
+    Attributes:
+        directory: The recovery partitions.
+        view_path: The readable view, None where there is none.
+        names: Sources with state.
+        seeds: Readable view of each source, where it is all that is left.
+    """
+
+    directory: Path
+    view_path: Path | None
+    names: list[str]
+    seeds: dict[str, dict[str, Any]]
+    lock_file: int
+
+    @property
+    def journal_dir(self) -> Path:
+        """Where acknowledgements are written."""
+        return self.directory / "acks"
+
+
+def open_registry(
+    directory: Path, view_path: Path | None = None, process_index: int = 0
+) -> Registry:
+    """Open a registry, or create one, and check it before Bytewax opens it.
+
+    Args:
+        directory: The recovery partitions.
+        view_path: Path of the readable view.
+        process_index: Of a Bytewax cluster; its processes share a registry.
+
+    Raises:
+        RegistryError: In use, damaged, of a newer version, or not writable.
+    """
+    try:
+        (directory / "acks").mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock_file = _lock(directory, process_index)
+        with _held_lock(directory / "lock-init"):
+            is_new = not list(directory.glob("part-*.sqlite3"))
+            seeds = _read_seeds(view_path, is_new=is_new)
+            if is_new:
+                _create_partitions(directory)
+    except OSError as error:
+        message = f"the registry {directory} cannot be used: {error.strerror or error}"
+        raise RegistryError(message) from None
+    names = set()
+    for (step_id, name), state in read_states(directory).items():
+        check_version(state, name)
+        if step_id in {POLL_STEP, BUFFER_STEP, SHIP_STEP}:
+            names.add(name)
+    return Registry(directory, view_path, sorted(names), seeds, lock_file)
+
+
+def _lock(directory: Path, process_index: int) -> int:
+    path = directory / f"lock-{process_index}"
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(file, 32).decode("ascii", "replace").strip() or "unknown"
+        os.close(file)
+        message = (
+            f"the registry {directory} is in use by process {holder}. Stop that process, or give "
+            "this one a registry of its own"
+        )
+        raise RegistryError(message) from None
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    return file
+
+
+@contextlib.contextmanager
+def _held_lock(path: Path) -> Iterator[None]:
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+def _create_partitions(directory: Path) -> None:
+    """Create empty partitions whole: one cut short would look like a damaged one."""
+    with tempfile.TemporaryDirectory(dir=directory, prefix="new-") as made:
+        init_db_dir(Path(made), PARTITIONS)
+        for path in Path(made).glob("part-*.sqlite3"):
+            path.rename(directory / path.name)
+
+
+def _read_seeds(view_path: Path | None, *, is_new: bool) -> dict[str, dict[str, Any]]:
+    """Read the view, which counts only where the partitions are gone."""
+    if view_path is None or not view_path.exists() or view_path.stat().st_size == 0:
+        return {}
+    try:
+        view = json.loads(view_path.read_bytes())
+        version, sources = view["version"], view["api_sources"]
+        sources = {name: dict(seen) for name, seen in sources.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        if is_new:
+            message = (
+                f"the registry {view_path} is damaged, and {view_path}.d, which it could be "
+                "restored from, is gone. Restore either from a backup, or delete the file to start "
+                "afresh"
+            )
+            raise RegistryError(message) from None
+        logger.warning("the registry's view is damaged and is written anew")
+        return {}
+    if version != VERSION:
+        message = (
+            f"the registry {view_path} is of version {version!r}, and this Flicker reads version "
+            f"{VERSION}. Run the Flicker that wrote it, or a newer one"
+        )
+        raise RegistryError(message)
+    return sources if is_new else {}
+
+
+def read_states(directory: Path) -> dict[StateKey, Any]:
+    """Read the snapshots that Bytewax would resume from now.
+
+    Returns:
+        State by step and source, plain builtins.
+
+    Raises:
+        RegistryError: A partition is damaged, or a row could run code.
+    """
+    with contextlib.ExitStack() as opened:
+        try:
+            partitions = [
+                opened.enter_context(contextlib.closing(open_partition(path)))
+                for path in sorted(directory.glob("part-*.sqlite3"))
+            ]
+            rows = _resumable_rows(partitions)
+        except sqlite3.Error as error:
+            message = (
+                f"the registry {directory} is damaged ({error}). Restore it from a backup, or "
+                "delete it to start afresh"
+            )
+            raise RegistryError(message) from None
+    states = {}
+    for key, data in rows.items():
+        try:
+            states[key] = load_plain(data)
+        except pickle.UnpicklingError as error:
+            message = (
+                f"the registry {directory} holds a row that Flicker did not write (step "
+                f"{key[0]}, source {key[1]!r}: {error}), and opening it could run code. Restore "
+                "it from a backup, or delete it to start afresh"
+            )
+            raise RegistryError(message) from None
+    return states
+
+
+def open_partition(path: Path) -> sqlite3.Connection:
+    """Open a partition for reading, also while Bytewax writes it."""
+    return sqlite3.connect(f"file:{_quote_path(path)}?mode=ro", uri=True, timeout=5.0)
+
+
+def _quote_path(path: Path) -> str:
+    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _resumable_rows(partitions: list[sqlite3.Connection]) -> dict[StateKey, bytes]:
+    """Pick the rows of the epoch that Bytewax resumes at.
+
+    That is the lowest epoch that some worker of the newest execution had not
+    finished; rows of later epochs are written and do not count yet.
+    """
+    executions: dict[int, tuple[int, int]] = {}
+    frontiers: dict[int, dict[int, int]] = {}
+    for partition in partitions:
+        for number, workers, epoch in partition.execute(
+            "SELECT ex_num, worker_count, resume_epoch FROM exs"
+        ):
+            executions[number] = (workers, epoch)
+        for number, worker, epoch in partition.execute(
+            "SELECT ex_num, worker_index, worker_frontier FROM fronts"
+        ):
+            frontiers.setdefault(number, {})[worker] = epoch
+    if not executions:
+        return {}
+    newest = max(executions)
+    workers, resume_epoch = executions[newest]
+    reached = frontiers.get(newest, {})
+    if len(reached) == workers:
+        resume_epoch = max(resume_epoch, min(reached.values()))
+    rows: dict[StateKey, bytes] = {}
+    for partition in partitions:
+        for step_id, name, data in partition.execute(
+            "SELECT step_id, state_key, ser_change FROM snaps AS s WHERE snap_epoch = ("
+            " SELECT MAX(snap_epoch) FROM snaps WHERE step_id = s.step_id"
+            " AND state_key = s.state_key AND snap_epoch < ?)",
+            (resume_epoch,),
+        ):
+            if data is not None:
+                rows[step_id, name] = data
+    return rows
+
+
+def view_of(states: Mapping[StateKey, Any], configured: set[str]) -> dict[str, Any]:
+    """Give the readable view of snapshots.
+
+    Args:
+        states: As `read_states` gives them.
+        configured: Names in the configuration; others are marked as retired.
+    """
+    sources: dict[str, Any] = {}
+    for (step_id, name), state in sorted(states.items()):
+        if step_id == POLL_STEP and state is not None:
+            sources.setdefault(name, {}).update(view_position(state))
+        elif step_id == SHIP_STEP:
+            sources.setdefault(name, {})["undelivered_batches"] = len(state["batches"])
+        elif step_id == BUFFER_STEP:
+            sources.setdefault(name, {})["buffered_events"] = len(state["records"])
+    for name, view in sources.items():
+        if name not in configured:
+            view["retired"] = True
+    return {"version": VERSION, "api_sources": sources}
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file so that a reader, or a crash, sees the old or the new one.
+
+    Raises:
+        OSError: The old one is still there.
+    """
+    file, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(file, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+
+
+class Caretaker:
+    """Keeps the view current and the journal short, on a thread of its own.
+
+    Args:
+        registry: The open registry.
+        configured: Names in the configuration.
+        outboxes: Those of this process; their journal segments are deleted
+            once a committed snapshot covers them.
+    """
+
+    def __init__(
+        self, registry: Registry, configured: set[str], outboxes: Mapping[str, Outbox]
+    ) -> None:
+        self._registry = registry
+        self._configured = configured
+        self._outboxes = outboxes
+        self._written: bytes | None = None
+        self._failed: str | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="flicker-registry", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look after the registry."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look a last time and end."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(10.0)
+        self.look()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(VIEW_INTERVAL_S):
+            self.look()
+
+    def look(self) -> None:
+        """Bring view and journal up to what the partitions hold."""
+        try:
+            states = read_states(self._registry.directory)
+            self._write_view(states)
+            for (step_id, name), state in states.items():
+                outbox = self._outboxes.get(name)
+                if step_id == SHIP_STEP and outbox is not None:
+                    outbox.delete_segments_before(state["segment"])
+        except (OSError, RegistryError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            if self._failed != reason:
+                self._failed = reason
+                logger.warning(
+                    "cannot write the registry's readable view; the registry itself is "
+                    "unaffected and shipping goes on",
+                    extra={"path": str(self._registry.view_path), "reason": reason},
+                )
+        else:
+            self._failed = None
+
+    def _write_view(self, states: Mapping[StateKey, Any]) -> None:
+        path = self._registry.view_path
+        if path is None:
+            return
+        view = json.dumps(view_of(states, self._configured), indent=2, ensure_ascii=False)
+        data = view.encode() + b"\n"
+        if data != self._written or not path.exists():
+            write_atomically(path, data)
+            self._written = data

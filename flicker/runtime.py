@@ -1,0 +1,96 @@
+"""What the partitions of one process share."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flicker.pool import Pool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flicker.deadletter import DeadLetters
+    from flicker.outbox import Outbox
+    from flicker.settings import Retry
+
+GRACE_S = 10.0
+"""How long a stopping process goes on delivering what it has."""
+
+
+class StopRequest:
+    """Asks a running flow to stop; safe to use from a signal handler."""
+
+    def __init__(self) -> None:
+        self._deadline: float | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether polling shall stop."""
+        return self._deadline is not None
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether deliveries shall not be waited for any longer."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def set(self) -> None:
+        """Ask to stop; asked a second time, nothing more is waited for."""
+        grace_s = 0.0 if self.is_set else GRACE_S
+        self._deadline = time.monotonic() + grace_s
+
+
+@dataclass
+class Runtime:
+    """Shared by all partitions of a process, never by two processes.
+
+    Attributes:
+        retry: How patiently failures are tried again.
+        dead_letters: Where refused events go.
+        journal_dir: Where acknowledgements are written; None without
+            recovery, when there is nothing to resume from.
+        once: Whether each source is read once and then left.
+        outboxes: By source. Source and sink partitions of one name are in
+            the same process, which is how a source learns what is owed.
+        failed: Names of the sources whose API or destination was given up.
+    """
+
+    retry: Retry
+    dead_letters: DeadLetters
+    journal_dir: Path | None = None
+    once: bool = False
+    pool: Pool = field(default_factory=Pool)
+    stop: StopRequest = field(default_factory=StopRequest)
+    outboxes: dict[str, Outbox] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    rng: random.Random = field(default_factory=random.Random)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def backoff_s(self, failures: int) -> float:
+        """Give the seconds to wait after so many failures in a row.
+
+        Doubles from `initial_delay_ms` to `max_delay_ms`; jitter takes off up
+        to a half, so that sources that failed together do not return together.
+        """
+        initial_s = self.retry.initial_delay.total_seconds()
+        longest_s = self.retry.max_delay.total_seconds()
+        delay_s = min(longest_s, initial_s * 2.0 ** min(failures - 1, 30))
+        return delay_s * (1 - self.rng.random() / 2)
+
+    def give_up(self, source: str) -> None:
+        """Note that a run of `--once` leaves a source or destination behind."""
+        with self.lock:
+            self.failed.add(source)
+
+    @property
+    def max_retries(self) -> int | None:
+        """Attempts after the first, None for ever; `--once` never waits for ever."""
+        if self.retry.max_retries is None and self.once:
+            return ONCE_RETRIES
+        return self.retry.max_retries
+
+
+ONCE_RETRIES = 5

@@ -1,0 +1,189 @@
+"""What Flicker was told to do, as plain typed values.
+
+`config` reads these from YAML. Nothing here knows YAML or pydantic, so the
+modules that poll and ship depend on meanings, not on a file format.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import re
+    from pathlib import Path
+
+TimeFormat = Literal["rfc3339", "iso8601", "unix"]
+PaginationType = Literal["offset", "cursor", "page"]
+WireFormat = Literal["json", "ndjson"]
+
+
+class Secret:
+    """Text that must not be shown: its repr and str are stars."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text itself, for the wire only."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+@dataclass(frozen=True)
+class Basic:
+    """A user name and password for HTTP Basic authentication."""
+
+    username: Secret
+    password: Secret
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """How requests prove who they are; at most one of the four is set.
+
+    Attributes:
+        basic: HTTP Basic.
+        bearer: The token of `Authorization: Bearer`.
+        header: Name and value of a header of the server's own.
+        api_key: Sent as `X-API-Key`.
+    """
+
+    basic: Basic | None = None
+    bearer: Secret | None = None
+    header: tuple[str, Secret] | None = None
+    api_key: Secret | None = None
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Certificates for one endpoint; None means the system's defaults."""
+
+    cert_path: Path | None = None
+    key_path: Path | None = None
+    ca_cert_path: Path | None = None
+    accept_invalid_certs: bool = False
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to talk to, and as whom.
+
+    Attributes:
+        url: Absolute http or https URL; its query string is kept and may hold
+            secrets, hence no repr. Never holds user information.
+        headers: Extra header lines in the order written.
+        timeout: Bound on one whole request, from connecting to the last byte.
+    """
+
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, Secret], ...] = ()
+    credentials: Credentials = Credentials()
+    tls: Tls = Tls()
+    timeout: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class Pagination:
+    """How the following page is asked for.
+
+    Attributes:
+        start_page: Number of the first page, for `page`.
+        page_size: Sent in `limit_param`, where one is named.
+    """
+
+    type: PaginationType
+    page_size: int = 100
+    limit_param: str | None = None
+    offset_param: str | None = None
+    page_param: str | None = None
+    start_page: int = 1
+    cursor_param: str | None = None
+    next_cursor_field: str | None = None
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a source's events go."""
+
+    endpoint: Endpoint
+    format: WireFormat = "json"
+    compression: bool = False
+    concurrency: int = 4
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often and how patiently failures are tried again.
+
+    Attributes:
+        max_retries: Attempts after the first; None means for ever.
+        max_queue_size: Batches a destination may owe before its source pauses.
+    """
+
+    max_retries: int | None = None
+    initial_delay: timedelta = timedelta(seconds=1)
+    max_delay: timedelta = timedelta(seconds=60)
+    max_queue_size: int = 100
+
+
+@dataclass(frozen=True)
+class Source:
+    """One API to poll.
+
+    Attributes:
+        params: Static query parameters, added to those of the endpoint's URL.
+        start_time: Where a source without a position begins: nanoseconds since
+            1970 (UTC) for an instant, a timedelta for so long before now.
+        lookback: Each scan asks from this much before the watermark.
+        max_pages: Pages of one poll; the next poll goes on where it ended.
+    """
+
+    name: str
+    endpoint: Endpoint
+    destination: Destination
+    params: tuple[tuple[str, Secret], ...] = ()
+    poll_interval: timedelta = timedelta(seconds=30)
+    results_field: str = ""
+    timestamp_field: str | None = None
+    message_field: str | None = None
+    id_field: str | None = None
+    time_filter_param: str | None = None
+    time_filter_format: TimeFormat = "rfc3339"
+    start_time: int | timedelta | None = None
+    lookback: timedelta = timedelta(0)
+    pagination: Pagination | None = None
+    max_pages: int | None = None
+    max_response_bytes: int = 64 * 1024 * 1024
+    buffer_size: int = 100
+    flush_interval: timedelta = timedelta(seconds=30)
+    match_on: tuple[re.Pattern[str], ...] = ()
+    exclude_on: tuple[re.Pattern[str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole configuration file.
+
+    Attributes:
+        dead_letter_path: None means the default place, which depends on where
+            the registry is.
+    """
+
+    sources: tuple[Source, ...]
+    retry: Retry = Retry()
+    dead_letter_path: Path | None = None

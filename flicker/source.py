@@ -1,0 +1,383 @@
+"""The Bytewax input: polls on time, never waits, never throws."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+
+from flicker.auth import Concealer
+from flicker.client import Client, raise_for_poll
+from flicker.decode import Page, PageDecoder, UnreadablePageError
+from flicker.dedup import DedupWindow
+from flicker.errors import ForeignLinkError, HumanNeededError, RefusedError, RequestError
+from flicker.items import EventPage, Flush, Mark
+from flicker.position import Position, api_fingerprint, check_version, dump_position, load_position
+from flicker.runtime import GRACE_S
+from flicker.scan import Scanner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flicker.outbox import Outbox
+    from flicker.runtime import Runtime
+    from flicker.settings import Source
+
+HEARTBEAT_S = 0.25
+"""Longest sleep of a partition: epochs advance only while all are awake."""
+
+PAUSE_S = 0.05
+"""Seconds between two looks at an outbox that is full or is being drained."""
+
+CURSOR_REFUSALS = frozenset({400, 404, 410, 422})
+NOT_FOUND = 404
+
+logger = logging.getLogger(__name__)
+
+SourceItem = tuple[str, EventPage | Flush | Mark]
+
+
+class _Fetch:
+    """One page on its way: asked for and read on a thread of the pool."""
+
+    def __init__(self, client: Client, decoder: PageDecoder, url: str) -> None:
+        self._client = client
+        self._decoder = decoder
+        self._url = url
+        self.started_at = time.monotonic()
+        self.page: Page | None = None
+        self.links: dict[str, str] = {}
+        self.error: RequestError | None = None
+        self.is_done = False
+
+    def run(self) -> None:
+        """Fetch the page; what happened is in the attributes afterwards."""
+        try:
+            reply = self._client.get(self._url)
+            raise_for_poll(reply)
+            self.page = self._decoder.decode(reply.body, reply.headers.get("content-type", ""))
+            self.links = reply.links
+        except RequestError as error:
+            self.error = error
+        except Exception as error:
+            # A fault of ours must stop neither the source nor its neighbours.
+            logger.exception("reading a page failed unexpectedly")
+            self.error = UnreadablePageError(f"cannot be read ({type(error).__name__})")
+        finally:
+            self.is_done = True
+
+
+class SourcePartition(StatefulSourcePartition[SourceItem, dict[str, Any]]):
+    """What live and retired sources have in common: marks, and an orderly end."""
+
+    def __init__(self, name: str, runtime: Runtime) -> None:
+        self._name = name
+        self._runtime = runtime
+        self._is_first = True
+        self._wind_down_at: float | None = None
+        self._is_over = False
+        self._awake_in_s = 0.0
+
+    def next_batch(self) -> list[SourceItem]:
+        """Give what is ready; never waits.
+
+        Raises:
+            StopIteration: The source was asked to stop, or to read once, and
+                its outbox is drained or given up.
+        """
+        if self._is_over:
+            raise StopIteration
+        items: list[SourceItem] = []
+        outbox = self._runtime.outboxes.get(self._name)
+        # The first mark builds the sink's partition and with it the outbox.
+        if self._is_first or (outbox is not None and outbox.take_mark()):
+            self._is_first = False
+            items.append((self._name, Mark()))
+        if self._runtime.stop.is_set or self._is_finished():
+            items += self._wind_down(outbox)
+        else:
+            self._awake_in_s = HEARTBEAT_S
+            items += self._poll(outbox)
+        return items
+
+    def next_awake(self) -> datetime:
+        """Give the time of the next look, a heartbeat ahead at most."""
+        return datetime.now(timezone.utc) + timedelta(seconds=self._awake_in_s)
+
+    def _is_finished(self) -> bool:
+        return False
+
+    def _poll(self, outbox: Outbox | None) -> list[SourceItem]:
+        raise NotImplementedError
+
+    def _wind_down(self, outbox: Outbox | None) -> list[SourceItem]:
+        """Have the buffer flushed and the outbox drained, then be over."""
+        now = time.monotonic()
+        self._awake_in_s = PAUSE_S
+        if self._wind_down_at is None:
+            self._wind_down_at = now
+            self._awake_in_s = 0.0
+            if outbox is not None:
+                outbox.hurry()
+            return [(self._name, Flush(self._name))]
+        if outbox is not None and outbox.is_flushed:
+            is_settled = outbox.owed == 0 or outbox.gave_up or not outbox.is_deliverable
+        else:
+            is_settled = outbox is None and now - self._wind_down_at > GRACE_S
+        if is_settled or self._runtime.stop.is_overdue:
+            self._is_over = True
+            self._awake_in_s = 0.0
+            if outbox is not None and outbox.owed:
+                logger.warning(
+                    "stopping with batches not delivered",
+                    extra={"source": self._name, "batches_owed": outbox.owed},
+                )
+            return [(self._name, Mark())]
+        return []
+
+
+class RetiredPartition(SourcePartition):
+    """A source that is in the registry and not in the configuration.
+
+    It polls nothing and keeps its state, so that the source goes on where it
+    stood when it is put back; what it owes is still delivered.
+    """
+
+    def __init__(self, name: str, runtime: Runtime, resume_state: dict[str, Any] | None) -> None:
+        super().__init__(name, runtime)
+        if resume_state is not None:
+            check_version(resume_state, name)
+        self._state = resume_state
+
+    def snapshot(self) -> dict[str, Any] | None:  # type: ignore[override]
+        """Give the state as it was found."""
+        return self._state
+
+    def _is_finished(self) -> bool:
+        return self._runtime.once
+
+    def _poll(self, outbox: Outbox | None) -> list[SourceItem]:
+        del outbox
+        return []
+
+
+class ApiPartition(SourcePartition):
+    """Polls one API source.
+
+    A page's events and the position behind them leave in the same
+    `next_batch`, so no snapshot separates them: at-least-once up to the
+    buffer, and at most once short of a crash.
+
+    Args:
+        source: What to poll.
+        runtime: The process's.
+        resume_state: What `snapshot` gave.
+        initial: Position to begin with where there is no state.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        runtime: Runtime,
+        resume_state: dict[str, Any] | None,
+        initial: Position | None = None,
+    ) -> None:
+        super().__init__(source.name, runtime)
+        self._source = source
+        self._concealer = Concealer(source.endpoint, source.params)
+        self._fingerprint = api_fingerprint(source)
+        position = initial or Position(DedupWindow(source.name))
+        if resume_state is not None:
+            position = load_position(resume_state, source.name, self._fingerprint, self._concealer)
+        self._scanner = Scanner(source, position)
+        self._client = Client(source.endpoint, max_response_bytes=source.max_response_bytes)
+        pagination = source.pagination
+        self._decoder = PageDecoder(
+            results_field=source.results_field,
+            timestamp_field=source.timestamp_field,
+            message_field=source.message_field,
+            id_field=source.id_field,
+            next_cursor_field=pagination.next_cursor_field if pagination else None,
+        )
+        self._interval_s = source.poll_interval.total_seconds()
+        self._fetch: _Fetch | None = None
+        self._due_at = time.monotonic()
+        self._poll_started_at = self._due_at
+        self._is_polling = False
+        self._failures = 0
+        self._said: str | None = None
+        self._is_read = False
+        self._page_number = 0
+        logger.info(
+            "resuming" if resume_state is not None else "starting",
+            extra={"source": source.name, "mid_scan": self._scanner.in_scan},
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Give the position."""
+        return dump_position(self._scanner.position, self._fingerprint, self._concealer)
+
+    def _is_finished(self) -> bool:
+        return self._is_read
+
+    def _poll(self, outbox: Outbox | None) -> list[SourceItem]:
+        items: list[SourceItem] = []
+        if self._fetch is not None:
+            if not self._fetch.is_done:
+                self._awake_in_s = _look_again_in(time.monotonic() - self._fetch.started_at)
+                return items
+            items = self._collect(self._fetch, outbox)
+            self._fetch = None
+        now = time.monotonic()
+        if self._is_finished():
+            self._awake_in_s = 0.0
+        elif outbox is not None and outbox.is_full:
+            self._awake_in_s = PAUSE_S
+        elif now >= self._due_at:
+            self._ask(now)
+        else:
+            self._awake_in_s = min(HEARTBEAT_S, self._due_at - now)
+        return items
+
+    def _ask(self, now: float) -> None:
+        if not self._is_polling:
+            self._is_polling = True
+            self._poll_started_at = now
+            self._page_number = 0
+            self._scanner.begin(time.time_ns())
+        self._fetch = _Fetch(self._client, self._decoder, self._scanner.request_url())
+        self._runtime.pool.submit(self._fetch.run)
+        self._awake_in_s = _look_again_in(0.0)
+
+    def _collect(self, fetch: _Fetch, outbox: Outbox | None) -> list[SourceItem]:
+        if fetch.page is None:
+            self._take_failure(fetch.error or UnreadablePageError("cannot be read"))
+            return []
+        events, is_over = self._scanner.take(fetch.page, fetch.links, time.time_ns())
+        self._page_number += 1
+        if self._failures:
+            logger.info("source answers again", extra={"source": self._name})
+        self._failures, self._said = 0, None
+        skipped = fetch.page.entries - len(fetch.page.events)
+        if skipped:
+            logger.warning(
+                "entries that are null were skipped",
+                extra={"source": self._name, "entries": skipped},
+            )
+        if is_over:
+            self._end_poll(outbox)
+        logger.debug(
+            "page read",
+            extra={
+                "source": self._name,
+                "page": self._page_number,
+                "entries": fetch.page.entries,
+                "new": len(events),
+            },
+        )
+        return [(self._name, EventPage(self._name, events))] if events else []
+
+    def _end_poll(self, outbox: Outbox | None) -> None:
+        self._is_polling = False
+        self._due_at = max(self._poll_started_at + self._interval_s, time.monotonic())
+        self._is_read = self._runtime.once
+        if outbox is not None:
+            outbox.note_scan_end(self._source.flush_interval.total_seconds())
+
+    def _take_failure(self, error: RequestError) -> None:
+        """Decide what a failed request means for the scan, and when to go on."""
+        now = time.monotonic()
+        runtime = self._runtime
+        scanner = self._scanner
+        if error.status == NOT_FOUND and scanner.take_missing_page():
+            self._failures = 0
+            if not scanner.in_scan:
+                self._end_poll(runtime.outboxes.get(self._name))
+            return
+        self._failures += 1
+        is_place_useless = error.status in CURSOR_REFUSALS or isinstance(error, ForeignLinkError)
+        if is_place_useless and scanner.take_refusal():
+            self._is_polling = False
+        max_retries = runtime.max_retries
+        if runtime.once and max_retries is not None and self._failures > max_retries:
+            logger.error(
+                "giving up on the source", extra={"source": self._name, "reason": str(error)}
+            )
+            runtime.give_up(self._name)
+            self._is_read = True
+            return
+        asked_s = getattr(error, "retry_after_s", None)
+        needs_human = isinstance(error, (HumanNeededError, RefusedError))
+        wait_s = runtime.backoff_s(self._failures)
+        gave_up_place = not self._is_polling and not isinstance(error, ForeignLinkError)
+        if needs_human and not gave_up_place and not runtime.once:
+            wait_s = runtime.retry.max_delay.total_seconds()
+        elif asked_s is not None:
+            wait_s = max(asked_s, runtime.retry.initial_delay.total_seconds() / 2)
+        self._due_at = now + wait_s
+        if self._said != str(error):
+            self._said = str(error)
+            logger.log(
+                logging.ERROR if needs_human else logging.WARNING,
+                "poll failed; the position stays and the request is sent again",
+                extra={
+                    "source": self._name,
+                    "page": self._page_number + 1,
+                    "reason": f"page {self._page_number + 1} {error}"
+                    if isinstance(error, UnreadablePageError)
+                    else str(error),
+                    "wait_s": round(wait_s, 3),
+                },
+            )
+
+
+class ApiSource(FixedPartitionedSource[SourceItem, dict[str, Any]]):
+    """Polls API sources, one partition each.
+
+    One step with many partitions: Bytewax balances the partitions of each
+    step over the workers, and many steps of one partition all land on one.
+
+    Args:
+        sources: Configured sources by name.
+        names: All names, those of retired sources too.
+        runtime: The process's.
+        initial: Positions to begin with, for sources without state.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        names: list[str],
+        runtime: Runtime,
+        initial: Mapping[str, Position],
+    ) -> None:
+        self._sources = sources
+        self._names = sorted(names)
+        self._runtime = runtime
+        self._initial = initial
+
+    def list_parts(self) -> list[str]:
+        """List all sources; a name that the registry knows must stay known."""
+        return self._names
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: dict[str, Any] | None
+    ) -> SourcePartition:
+        """Build a source's partition at its snapshot's position."""
+        del step_id
+        source = self._sources.get(for_part)
+        if source is None:
+            return RetiredPartition(for_part, self._runtime, resume_state)
+        return ApiPartition(source, self._runtime, resume_state, self._initial.get(for_part))
+
+
+def _look_again_in(elapsed_s: float) -> float:
+    """Give the seconds until the next look at a request on its way.
+
+    Bytewax cannot be woken from outside. A tenth of the time already waited
+    adds as much to the latency, and keeps slow requests cheap.
+    """
+    return min(PAUSE_S, max(0.001, elapsed_s / 10))

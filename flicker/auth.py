@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
 if TYPE_CHECKING:
     from flicker.settings import Endpoint, Secret
@@ -57,32 +58,60 @@ class Concealer:
         credentials = endpoint.credentials
         if credentials.basic is not None:
             secrets["basic:password"] = credentials.basic.password.reveal()
-        self._marks = sorted(
-            (
-                (f"\0{name}\0", text)
-                for name, text in secrets.items()
-                if len(text) >= MIN_SECRET_CHARS
-            ),
-            key=lambda mark: -len(mark[1]),
+        self._secrets = {
+            name: text for name, text in secrets.items() if len(text) >= MIN_SECRET_CHARS
+        }
+        # The longest first: one secret may be the beginning of another.
+        self._names = sorted(self._secrets, key=lambda name: -len(self._secrets[name]))
+        # One pass over all of them, lest a secret be found in another's mark.
+        self._any = re.compile(
+            "|".join(f"({_any_spelling(self._secrets[name])})" for name in self._names) or r"(?!)"
         )
 
     def conceal(self, text: str) -> str:
         """Put marks in the place of secrets."""
-        for mark, secret in self._marks:
-            for form in (quote(secret, safe=""), quote(secret), secret):
-                text = text.replace(form, mark)
-        return text
+
+        def mark(match: re.Match[str]) -> str:
+            name = self._names[(match.lastindex or 1) - 1]
+            spellings = _spellings(self._secrets[name])
+            spelling = spellings.index(match[0]) if match[0] in spellings else 0
+            return f"\0{spelling}{name}\0"
+
+        return self._any.sub(mark, text)
 
     def restore(self, text: str) -> str:
-        """Put secrets, percent-encoded, in the place of marks."""
-        for mark, secret in self._marks:
-            text = text.replace(mark, quote(secret, safe=""))
-        return text
+        """Put secrets in the place of marks, spelt as they were.
+
+        Returns:
+            The text, with a mark left in it where the configuration has no
+            such secret any more.
+        """
+
+        def fill(match: re.Match[str]) -> str:
+            secret = self._secrets.get(match[2])
+            return match[0] if secret is None else _spellings(secret)[int(match[1])]
+
+        return re.sub("\0([0-3])([^\0]*)\0", fill, text)
 
     def redact(self, text: str) -> str:
         """Put stars in the place of secrets, for people to read."""
-        for mark, _ in self._marks:
-            text = text.replace(mark, "***")
-        for _, secret in self._marks:
-            text = text.replace(secret, "***")
-        return text
+        return self._any.sub("***", re.sub("\0[^\0]*\0", "***", text))
+
+
+def is_concealed(text: str) -> bool:
+    """Return whether text has marks that stand for secrets."""
+    return "\0" in text
+
+
+def _spellings(secret: str) -> tuple[str, str, str, str]:
+    return quote(secret, safe=""), secret, quote(secret), quote_plus(secret)
+
+
+def _any_spelling(secret: str) -> str:
+    """Give a pattern for a secret with any of its characters percent-encoded."""
+    parts = []
+    for character in secret:
+        encoded = "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "replace"))
+        plain = r"(?:\+| )" if character == " " else re.escape(character)
+        parts.append(f"(?:(?i:{encoded})|{plain})")
+    return "".join(parts)

@@ -58,7 +58,8 @@ class BufferLogic(StatefulBatchLogic[RecordPage | Flush, Batch | Flush, dict[str
                 self._learn(resume_state["source"])
             self._records = [Record(*record) for record in resume_state["records"]]
             if self._records:
-                self._first_at = datetime.fromtimestamp(resume_state["first_at"], timezone.utc)
+                first_at = datetime.fromtimestamp(resume_state["first_at"], timezone.utc)
+                self._first_at = self._earlier(first_at)
 
     def _learn(self, name: str) -> None:
         if name != self._name:
@@ -68,6 +69,7 @@ class BufferLogic(StatefulBatchLogic[RecordPage | Flush, Batch | Flush, dict[str
             self._interval = source.flush_interval if source else timedelta(0)
 
     def on_batch(self, values: list[RecordPage | Flush]) -> tuple[list[Batch | Flush], bool]:
+        """Take records in, give the full batches; a Flush lets go of the rest too."""
         out: list[Batch | Flush] = []
         for value in values:
             self._learn(value.source)
@@ -75,8 +77,8 @@ class BufferLogic(StatefulBatchLogic[RecordPage | Flush, Batch | Flush, dict[str
                 out += self._take_all()
                 out.append(value)
                 continue
-            if value.records and self._first_at is None:
-                self._first_at = self._clock()
+            if value.records:
+                self._first_at = self._earlier(self._first_at)
             self._records += value.records
             full = len(self._records) - len(self._records) % self._size
             if full:
@@ -88,26 +90,35 @@ class BufferLogic(StatefulBatchLogic[RecordPage | Flush, Batch | Flush, dict[str
         return out, self.RETAIN
 
     def on_notify(self) -> tuple[list[Batch | Flush], bool]:
+        """Give what has waited long enough."""
         due = self.notify_at()
         if due is not None and due <= self._clock():
             return self._take_all(), self.RETAIN
         return [], self.RETAIN
 
     def on_eof(self) -> tuple[list[Batch | Flush], bool]:
+        """Give everything."""
         # What is still here goes to the outbox, so that one snapshot holds all
         # that is owed; nobody waits for its delivery any more.
         return self._take_all(), self.RETAIN
 
     def notify_at(self) -> datetime | None:
+        """Give the instant at which the oldest record has waited long enough."""
         return None if self._first_at is None else self._first_at + self._interval
 
     def snapshot(self) -> dict[str, Any]:
+        """Give the records that wait, and since when."""
         return {
             "version": VERSION,
             "source": self._name,
             "records": [tuple(record) for record in self._records],
             "first_at": self._first_at.timestamp() if self._first_at else None,
         }
+
+    def _earlier(self, first_at: datetime | None) -> datetime:
+        # A clock that was set back must not put the deadline off.
+        now = self._clock()
+        return now if first_at is None or first_at > now else first_at
 
     def _take_all(self) -> list[Batch | Flush]:
         records, self._records, self._first_at = self._records, [], None

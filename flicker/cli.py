@@ -18,7 +18,7 @@ from bytewax.testing import cluster_main
 
 from flicker import config
 from flicker.errors import ConfigError, FlickerError, RegistryError
-from flicker.flow import build
+from flicker.flow import build, explain_failure
 from flicker.log import conceal_secrets, configure_logging
 from flicker.registry import open_registry
 
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--once", action="store_true", help="scan every source once, deliver everything, exit"
     )
-    commands = parser.add_subparsers(dest="command", title="commands", metavar="")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     validate = commands.add_parser("validate", help="report every problem of a configuration")
     _add_common(validate, is_top=False)
     _add_common(
@@ -130,11 +130,10 @@ def _add_common(parser: argparse.ArgumentParser, *, is_top: bool) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        message = "must be 1 or more"
+    if not text.isdecimal() or int(text) < 1:
+        message = "must be a whole number from 1"
         raise argparse.ArgumentTypeError(message)
-    return number
+    return int(text)
 
 
 def _run(settings: Settings, args: argparse.Namespace) -> int:
@@ -153,7 +152,7 @@ def _run(settings: Settings, args: argparse.Namespace) -> int:
     if plan.runtime.failed:
         names = ", ".join(sorted(plan.runtime.failed))
         kept = "the registry keeps what is owed" if registry else "without --track it is not kept"
-        _say(f"not everything was delivered ({names}); {kept}")
+        _say(f"not everything was read and delivered ({names}); {kept}")
         return FAILED
     logger.info("stopped")
     return STOPPED
@@ -187,7 +186,7 @@ def _execute(plan: Plan, registry: Registry | None, workers: int) -> None:
     """Run the dataflow until it ends.
 
     Raises:
-        RegistryError: Bytewax stopped it; the cause is in the message.
+        RegistryError: Something other than a stop ended it.
     """
     recovery = RecoveryConfig(registry.directory, timedelta(0)) if registry else None
     if plan.caretaker is not None:
@@ -204,13 +203,9 @@ def _execute(plan: Plan, registry: Registry | None, workers: int) -> None:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
-        # Bytewax raises its own errors and, from Rust, panics.
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
+        # A panic of Rust's is a BaseException.
         logger.debug("the dataflow failed", exc_info=error)
-        message = f"stopped by a failure: {cause}"
-        raise RegistryError(message) from None
+        raise RegistryError(explain_failure(error, registry)) from None
     finally:
         if plan.caretaker is not None:
             plan.caretaker.stop()

@@ -15,12 +15,13 @@ import threading
 import time
 import warnings
 import zlib
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from http.client import HTTPException, HTTPResponse
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 import urllib3
@@ -41,13 +42,31 @@ from flicker.pagination import parse_links, resolve_link
 from flicker.ratelimit import is_quota_exhausted, wait_asked_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flicker.settings import Endpoint
 
 MAX_REDIRECTS = 5
 SWEEP_S = 0.25
 EXCERPT_CHARS = 500
 
-logger = logging.getLogger(__name__)
+ANSWER_BYTES = 64 * 1024
+"""Read of a body that is not the point of its answer: a refusal's, a receipt's."""
+
+STEP_BYTES = 4 * 1024 * 1024
+"""Longest single read of a body."""
+
+MAX_MEMBERS = 10_000
+"""Pieces that a gzip stream may be put together from."""
+
+INFLATE_BYTES = 64 * 1024
+"""Compressed bytes unpacked at a time."""
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+
+# Its warnings name URLs, query and all; this module says the same without.
+logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -67,9 +86,34 @@ class Reply:
 
     @property
     def wait_s(self) -> float | None:
-        """Seconds that the server asks us to stay away, None if it does not."""
+        """Seconds that the server asks us to stay away, None if it does not.
+
+        Some vendors put the quota's next reset, an hour away, on every answer.
+        That is no reason to stay away from a server that stumbled.
+        """
+        about_quota = self.status in {403, 429} or is_quota_exhausted(self.headers)
+        if not about_quota and "retry-after" not in self.headers:
+            return None
         wait = wait_asked_for(self.headers, datetime.now(timezone.utc))
         return None if wait is None else wait.total_seconds()
+
+
+@dataclass(eq=False)
+class _Call:
+    """One request on its way.
+
+    Attributes:
+        target: What stands in the request line, byte for byte.
+        sockets: Duplicates of those it waits on: a handshake hides its own.
+        is_broken_off: Whether its time was over.
+        is_head_cut: Whether the connection ended within the headers.
+    """
+
+    deadline: float
+    target: str
+    sockets: list[socket.socket] = field(default_factory=list)
+    is_broken_off: bool = False
+    is_head_cut: bool = False
 
 
 class _Calls:
@@ -81,67 +125,147 @@ class _Calls:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: dict[int, tuple[float, list[socket.socket]]] = {}
+        self._running: set[_Call] = set()
         self._sweeper: threading.Thread | None = None
         self._local = threading.local()
 
-    def begin(self, timeout_s: float) -> None:
-        """Note that this thread starts a request."""
-        sockets: list[socket.socket] = []
-        self._local.sockets = sockets
+    @property
+    def current(self) -> _Call | None:
+        """The request of this thread."""
+        return getattr(self._local, "call", None)
+
+    @contextmanager
+    def running(self, call: _Call) -> Iterator[None]:
+        """Watch over this thread's request."""
+        self._local.call = call
         with self._lock:
-            self._running[threading.get_ident()] = (time.monotonic() + timeout_s, sockets)
+            self._running.add(call)
             if self._sweeper is None:
                 self._sweeper = threading.Thread(
                     target=self._sweep, name="flicker-deadlines", daemon=True
                 )
                 self._sweeper.start()
+        try:
+            yield
+        finally:
+            self._local.call = None
+            with self._lock:
+                self._running.discard(call)
+            for sock in call.sockets:
+                sock.close()
 
-    def use(self, sock: socket.socket | None) -> None:
+    def use(self, sock: socket.socket) -> None:
         """Note the socket that this thread's request waits on."""
-        sockets = getattr(self._local, "sockets", None)
-        if sockets is not None and sock is not None:
-            sockets.append(sock)
-
-    def end(self) -> bool:
-        """Note that it is over, and tell whether it was in time."""
-        with self._lock:
-            deadline, _ = self._running.pop(threading.get_ident())
-        return time.monotonic() < deadline
+        call = self.current
+        if call is not None:
+            with suppress(OSError):
+                call.sockets.append(socket.socket(fileno=os.dup(sock.fileno())))
 
     def _sweep(self) -> None:
         pause = threading.Event()
         while not pause.wait(SWEEP_S):
             now = time.monotonic()
+            # Under the lock: a call that ended keeps its connection.
             with self._lock:
-                late = [sockets for deadline, sockets in self._running.values() if deadline < now]
-            for sockets in late:
-                for sock in sockets:
-                    with suppress(OSError):
-                        sock.shutdown(socket.SHUT_RDWR)
+                for call in self._running:
+                    if call.deadline < now:
+                        call.is_broken_off = True
+                        for sock in list(call.sockets):
+                            with suppress(OSError):
+                                sock.shutdown(socket.SHUT_RDWR)
 
 
 _calls = _Calls()
 
 
-class _PlainConnection(HTTPConnection):
-    def getresponse(self) -> Any:
-        _calls.use(self.sock)
-        return super().getresponse()
+class _Lines:
+    """A response's stream, noting the last line read."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.last = b""
+
+    def readline(self, *args: int) -> bytes:
+        self.last = bytes(self._stream.readline(*args))
+        return self.last
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
-class _TlsConnection(HTTPSConnection):
-    def getresponse(self) -> Any:
-        _calls.use(self.sock)
-        return super().getresponse()
+class _WholeResponse(HTTPResponse):
+    """Notes whether the headers came to their end.
+
+    http.client takes the end of the connection for the end of the headers,
+    and what follows for an empty body: an answer cut short would be an empty
+    page, which ends a scan.
+    """
+
+    def begin(self) -> None:
+        stream, lines = self.fp, _Lines(self.fp)
+        self.fp = lines  # type: ignore[assignment]
+        try:
+            super().begin()
+        finally:
+            if self.fp is not None:
+                self.fp = stream
+        call = _calls.current
+        if call is not None:
+            call.is_head_cut = not lines.last
+
+
+class _Watched(HTTPConnection):
+    """A connection whose requests are bounded in time and sent verbatim."""
+
+    response_class = _WholeResponse
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        _calls.use(sock)
+        return sock
+
+    def putrequest(
+        self,
+        method: str,
+        url: str,
+        skip_host: bool = False,  # noqa: FBT002 - inherited
+        skip_accept_encoding: bool = False,  # noqa: FBT002
+    ) -> None:
+        call = _calls.current
+        if call is not None:
+            if self.sock is not None and not call.sockets:
+                _calls.use(self.sock)
+            if url.startswith("/"):
+                # urllib3 would rewrite what the vendor made up, and may have signed.
+                url = call.target
+        super().putrequest(method, url, skip_host, skip_accept_encoding)
+
+
+class _WatchedTls(_Watched, HTTPSConnection):
+    pass
 
 
 class _PlainPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _PlainConnection
+    ConnectionCls = _Watched
 
 
 class _TlsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
+    ConnectionCls = _WatchedTls
+
+
+_POOLS = {"http": _PlainPool, "https": _TlsPool}
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
 
 
 class Client:
@@ -159,12 +283,9 @@ class Client:
         self._endpoint = endpoint
         self._max_response_bytes = max_response_bytes
         self._timeout_s = endpoint.timeout.total_seconds()
-        self._adapter = HTTPAdapter(
+        self._adapter = _Adapter(
             pool_connections=1, pool_maxsize=connections, max_retries=0, pool_block=False
         )
-        # Proxies (HTTPS_PROXY) keep urllib3's own pools: there, only each
-        # wait is bounded, not the whole request.
-        self._adapter.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
         self._proxies = get_environ_proxies(endpoint.url)
         tls = endpoint.tls
         self._verify: bool | str = True
@@ -200,9 +321,11 @@ class Client:
             HumanNeededError: TLS fails, or redirects go on and on.
         """
         url = resolve_link(self._endpoint.url, url)
+        deadline = time.monotonic() + self._timeout_s
         for _ in range(MAX_REDIRECTS + 1):
-            reply, target = self._exchange("GET", url, None, {})
-            if target is None:
+            reply = self._exchange("GET", url, None, {}, deadline)
+            target = reply.headers.get("location")
+            if target is None or reply.status not in REDIRECTS:
                 return reply
             url = resolve_link(url, target)
         message = f"redirects more than {MAX_REDIRECTS} times"
@@ -211,15 +334,20 @@ class Client:
     def post(self, body: bytes, headers: dict[str, str]) -> Reply:
         """Post to the endpoint; a redirect is an answer, it is not followed.
 
+        Returns:
+            The answer and the start of its body, which is empty where it
+            could not be read: the status line alone acknowledges.
+
         Raises:
             RetryableError: No answer, or none in time.
             HumanNeededError: TLS fails.
         """
-        return self._exchange("POST", self._endpoint.url, body, headers)[0]
+        deadline = time.monotonic() + self._timeout_s
+        return self._exchange("POST", self._endpoint.url, body, headers, deadline)
 
     def _exchange(
-        self, method: str, url: str, body: bytes | None, headers: dict[str, str]
-    ) -> tuple[Reply, str | None]:
+        self, method: str, url: str, body: bytes | None, headers: dict[str, str], deadline: float
+    ) -> Reply:
         request = requests.PreparedRequest()
         request.method = method
         # Set by hand: `prepare` would decode and re-encode parts of a link.
@@ -228,48 +356,56 @@ class Client:
         if body is not None:
             request.headers["Content-Length"] = str(len(body))
         request.body = body
-        _calls.begin(self._timeout_s)
-        in_time = True
-        try:
-            response = self._adapter.send(
-                request,
-                stream=True,
-                timeout=self._timeout_s,
-                verify=self._verify,
-                cert=self._cert,
-                proxies=self._proxies,
-            )
+        call = _Call(deadline, _request_target(url))
+        with _calls.running(call):
             try:
-                reply = self._read(url, response)
-                response.raw.drain_conn()
-            finally:
-                response.raw.release_conn()
-        except (
-            requests.RequestException,
-            urllib3.exceptions.HTTPError,
-            OSError,
-            ValueError,
-        ) as error:
-            in_time = _calls.end()
-            raise self._failure(error, in_time=in_time) from None
-        except BaseException:
-            _calls.end()
-            raise
-        _calls.end()
-        redirected = reply.status in {301, 302, 303, 307, 308}
-        return reply, response.headers.get("Location") if redirected else None
+                response = self._adapter.send(
+                    request,
+                    stream=True,
+                    timeout=max(0.001, deadline - time.monotonic()),
+                    verify=self._verify,
+                    cert=self._cert,
+                    proxies=self._proxies,
+                )
+                try:
+                    return self._read(url, response, call, is_page=method == "GET")
+                finally:
+                    response.raw.release_conn()
+            except (
+                requests.RequestException,
+                urllib3.exceptions.HTTPError,
+                HTTPException,
+                OSError,
+                ValueError,
+            ) as error:
+                raise self._failure(error, in_time=not call.is_broken_off) from None
 
-    def _read(self, url: str, response: requests.Response) -> Reply:
+    def _read(self, url: str, response: requests.Response, call: _Call, *, is_page: bool) -> Reply:
         raw = response.raw
-        headers = {name.lower(): value for name, value in raw.headers.items()}
-        limit = self._max_response_bytes
-        data = raw.read(limit + 1, decode_content=False)
-        if len(data) > limit:
-            raw.close()
-            raise _too_large(limit)
-        body = decompress(data, headers.get("content-encoding", ""), limit)
+        headers = {name.lower(): _as_utf8(value) for name, value in raw.headers.items()}
+        encoding = headers.get("content-encoding", "")
+        if is_page and call.is_head_cut:
+            raise urllib3.exceptions.ProtocolError
+        if is_page and 200 <= raw.status < 300:
+            limit = self._max_response_bytes
+            data = _read_body(raw, limit)
+            if len(data) > limit:
+                raise _too_large(limit)
+            if call.is_broken_off:
+                # A body that ends with its connection looks complete all the same.
+                raise TimeoutError
+            body = decompress(data, encoding, limit)
+        else:
+            # The status says what there is to know. A receipt that cannot be
+            # read must not have its events sent again, nor a broken refusal
+            # lose its Retry-After.
+            body = b""
+            try:
+                body = decompress(_read_body(raw, ANSWER_BYTES), encoding, ANSWER_BYTES)
+            except (urllib3.exceptions.HTTPError, HTTPException, OSError, RetryableError):
+                raw.close()
         links = {}
-        for relation, target in parse_links(raw.headers.getlist("link")).items():
+        for relation, target in parse_links(map(_as_utf8, raw.headers.getlist("link"))).items():
             # One that leaves the origin is refused when it is followed.
             links[relation] = target
             with suppress(ForeignLinkError):
@@ -306,6 +442,10 @@ class Client:
             return RetryableError(f"the name of {host} cannot be resolved")
         if "IncompleteRead" in kinds or "ProtocolError" in kinds or "ChunkedEncodingError" in kinds:
             return RetryableError(f"the connection to {host} broke before the answer was complete")
+        if type(error) is OSError and error.strerror is None:
+            # As requests says it when a path leads nowhere.
+            message = "a file named in tls cannot be found. Check cert_path, key_path, ca_cert_path"
+            return HumanNeededError(message)
         reasons = [link.strerror for link in chain if isinstance(link, OSError) and link.strerror]
         reason = reasons[-1] if reasons else type(error).__name__
         return RetryableError(f"no answer from {host} ({reason})")
@@ -335,7 +475,7 @@ def decompress(data: bytes, encoding: str, limit: int) -> bytes:
         if data[:2] == b"\x1f\x8b":
             data = _inflate(data, 31, limit)
     named = encoding.lower()
-    if "deflate" in named and data[:1] not in (b"{", b"[", b""):
+    if "deflate" in named and data.lstrip()[:1] not in (b"{", b"[", b""):
         # RFC 9110 means zlib's wrapping; some servers send the bare stream.
         is_wrapped = (
             data[0] & 0x0F == 8 and (data[0] << 8 | data[1 if len(data) > 1 else 0]) % 31 == 0
@@ -353,26 +493,70 @@ def decompress(data: bytes, encoding: str, limit: int) -> bytes:
 
 def _inflate(data: bytes, window_bits: int, limit: int) -> bytes:
     parts: list[bytes] = []
-    size = 0
-    while data:
+    size = at = members = 0
+    while at < len(data) and members < MAX_MEMBERS:
         stream = zlib.decompressobj(window_bits)
         try:
-            part = stream.decompress(data, limit + 1 - size)
+            while at < len(data) and not stream.eof:
+                piece = data[at : at + INFLATE_BYTES]
+                part = stream.decompress(piece, limit + 1 - size)
+                # Piece by piece, since zlib copies all that is left behind a member.
+                at += len(piece) - len(stream.unused_data)
+                size += len(part)
+                parts.append(part)
+                if size > limit:
+                    raise _too_large(limit)
         except zlib.error:
-            if parts:
+            if members:
                 # Padding behind the last member.
                 break
             message = "is compressed, but broken"
             raise RetryableError(message) from None
-        size += len(part)
-        parts.append(part)
-        if size > limit:
-            raise _too_large(limit)
         if not stream.eof:
             message = "is compressed, but cut short"
             raise RetryableError(message)
-        data = stream.unused_data
+        members += 1
+    if members == MAX_MEMBERS:
+        message = f"is compressed in more than {MAX_MEMBERS} pieces"
+        raise RetryableError(message)
     return b"".join(parts)
+
+
+def _read_body(raw: urllib3.response.BaseHTTPResponse, limit: int) -> bytes:
+    """Read what was sent, as it was sent.
+
+    Returns:
+        All of it, or a byte more than the limit; then the connection is closed.
+    """
+    parts: list[bytes] = []
+    size = 0
+    while size <= limit:
+        # To its end and not only to its length: there, urllib3 finds out that
+        # something is missing.
+        part = raw.read(min(STEP_BYTES, limit + 1 - size), decode_content=False)
+        if not part:
+            return b"".join(parts)
+        size += len(part)
+        parts.append(part)
+    raw.close()
+    return b"".join(parts)
+
+
+def _request_target(url: str) -> str:
+    """Give path and query of a URL, with only that encoded which no request line bears."""
+    parts = urlsplit(url)
+    target = parts.path or "/"
+    if parts.query:
+        target = f"{target}?{parts.query}"
+    return quote(target, safe=_PRINTABLE)
+
+
+def _as_utf8(value: str) -> str:
+    """Read a header as UTF-8 where it is; http.client takes all for Latin-1."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 def _too_large(limit: int) -> RetryableError:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from datetime import datetime, timezone
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from flicker.items import Record
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flicker.items import Record
 
 RESPONSE_CHARS = 1000
 
@@ -57,6 +61,8 @@ class DeadLetters:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             try:
+                # Other processes of a cluster write to it too.
+                fcntl.flock(file, fcntl.LOCK_EX)
                 end = os.fstat(file).st_size
                 if end and os.pread(file, 1, end - 1) != b"\n":
                     # A line that a full disk cut short.

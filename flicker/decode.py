@@ -22,6 +22,11 @@ from flicker.timefmt import parse_timestamp
 
 IDENTITY_BYTES = 16
 
+HTML_MESSAGE = (
+    "is HTML, not JSON (a login page, a proxy or a captive portal answers instead of the API). "
+    "Check the endpoint and the network's way to it"
+)
+
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)
@@ -129,17 +134,20 @@ def _split_list(text: bytes) -> list[bytes]:
 class _Lenient:
     """Cuts JSON as Python's own reader understands it.
 
-    msgspec refuses lone surrogates and NaN even in what it skips. Events with
-    them exist (vendors truncate strings between two UTF-16 units, and Python's
-    json writes NaN), and one of them must not hold up its page for ever.
+    msgspec refuses lone surrogates, NaN and bare control characters even in
+    what it skips. Events with them exist (vendors truncate strings between two
+    UTF-16 units, Python's json writes NaN, hand-made JSON has line breaks in
+    its strings), and one of them must not hold up its page for ever.
     """
 
     _SPACE = re.compile(r"[ \t\n\r]*")
+    _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+    _CONTROL = re.compile(r"[\x00-\x1f]")
     _CONSTANT = re.compile(r'("(?:[^"\\]|\\.)*")|(-?Infinity|NaN)')
 
     def __init__(self, text: bytes) -> None:
         self._text = text.decode()
-        self._value_end: Any = vars(json.JSONDecoder())["scan_once"]
+        self._value_end: Any = vars(json.JSONDecoder(strict=False))["scan_once"]
 
     def members(self) -> dict[str, bytes]:
         return dict(self._parts("{", "}"))
@@ -166,7 +174,7 @@ class _Lenient:
             key = ""
             if opening == "{":
                 self._expect(at, '"')
-                key, at = _scan_string(self._text, at + 1, True)  # noqa: FBT003
+                key, at = _scan_string(self._text, at + 1, False)  # noqa: FBT003
                 at = self._skip(at)
                 self._expect(at, ":")
                 at = self._skip(at + 1)
@@ -181,6 +189,13 @@ class _Lenient:
 
     def _as_json(self, text: str) -> bytes:
         """Replace what JSON has no word for; a receiver would refuse it."""
+        if self._CONTROL.search(text):
+            text = self._STRING.sub(
+                lambda string: self._CONTROL.sub(
+                    lambda control: f"\\u{ord(control[0]):04x}", string[0]
+                ),
+                text,
+            )
         if "NaN" in text or "Infinity" in text:
             text = self._CONSTANT.sub(lambda match: match[1] or "null", text)
         return text.encode()
@@ -207,8 +222,9 @@ def string_text(token: bytes) -> str | None:
     try:
         return _STRING.decode(token)
     except _UNREADABLE:
+        # A lone surrogate has no UTF-8. Spelt out, two that differ still do.
         text = json.loads(token)
-        return str(text).encode("utf-8", "replace").decode()
+        return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def scalar_text(token: bytes | None) -> str | None:
@@ -236,7 +252,7 @@ def decode_text(body: bytes, content_type: str) -> bytes:
     """
     if body.isascii():
         # UTF-16 and UTF-32 JSON is full of zero bytes; JSON itself has none.
-        return body.decode(_utf_family(body)).encode() if b"\0" in body[:4] else body
+        return body.decode(_utf_family(body), "replace").encode() if b"\0" in body[:4] else body
     if body.startswith(b"\xef\xbb\xbf"):
         body = body[3:]
     elif body[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in body[:4]:
@@ -423,6 +439,8 @@ class PageDecoder:
         body = decode_text(body, content_type).strip()
         if not body:
             return Page([], 0, None, has_cursor_field=False, digest=b"")
+        if body[:1] == b"<":
+            raise UnreadablePageError(HTML_MESSAGE)
         try:
             entries = self._entries(body)
             has_cursor_field, cursor = self._cursor(body)
@@ -437,11 +455,11 @@ class PageDecoder:
         if found is None:
             raise UnreadablePageError(self._describe_missing(body))
         found = found.strip()
-        if found[:1] == b"[":
-            return _split_list(found)
         if found == b"null":
             return []
-        raise UnreadablePageError(self._describe_missing(body))
+        if found[:1] != b"[":
+            raise UnreadablePageError(self._describe_missing(body))
+        return _split_list(found)
 
     def _describe_missing(self, body: bytes) -> str:
         if body[:1] == b"{":
@@ -504,11 +522,6 @@ def _message_of(token: bytes | None) -> bytes:
 
 
 def _describe_unreadable(body: bytes, content_type: str, error: BaseException) -> str:
-    if body[:1] == b"<":
-        return (
-            "is HTML, not JSON (a login page, a proxy or a captive portal answers instead of "
-            "the API). Check the endpoint and the network's way to it"
-        )
     if isinstance(error, RecursionError):
         return "is nested too deeply to be read"
     kind = content_type.split(";", maxsplit=1)[0].strip() or "no content type"

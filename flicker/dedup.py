@@ -60,6 +60,10 @@ class DedupWindow:
     def __len__(self) -> int:
         return len(self._carried) + len(self._held) + len(self._recent)
 
+    def knows(self, identity: bytes) -> bool:
+        """Tell whether an event is remembered, without remembering it."""
+        return identity in self._held or identity in self._recent or identity in self._carried
+
     def is_new(self, identity: bytes, timestamp_ns: int | None, floor_ns: int | None) -> bool:
         """Remember an event and tell whether it was unknown.
 
@@ -94,6 +98,8 @@ class DedupWindow:
             # The oldest come first where the API lists in that order, and
             # where it does not, `is_new` put them into `_recent` by itself.
             passed = list(takewhile(lambda item: item[1] < floor_ns, self._held.items()))
+            if passed:
+                self._packed = None
             for identity, instant in passed:
                 del self._held[identity]
                 self._recent[identity] = instant
@@ -138,7 +144,7 @@ class DedupWindow:
             for identity in latest:
                 kept.pop(identity, None)
             kept.update(latest)
-        if kept.keys() != self._carried.keys():
+        if latest or kept.keys() != self._carried.keys():
             self._packed = None
         self._carried, self._held, self._recent = kept, {}, {}
 

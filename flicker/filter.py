@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,11 @@ if TYPE_CHECKING:
 
     from flicker.settings import Source
 
-_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})(?:\\u([dD][c-fC-F][0-9a-fA-F]{2}))?|(.))", re.DOTALL)
+_ESCAPE = re.compile(
+    r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))",
+    re.DOTALL,
+)
+_SPACE = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\n\r]+', re.DOTALL)
 _KEPT_ESCAPES = frozenset('"\\bfnrt')
 
 
@@ -29,20 +32,18 @@ def filter_text(raw: bytes) -> str:
     try:
         text = msgspec.json.format(raw, indent=-1).decode()
     except (msgspec.DecodeError, RecursionError):
-        # A lone surrogate: valid JSON, though msgspec has no text for it.
-        text = json.dumps(json.loads(raw), ensure_ascii=True, separators=(",", ":"))
+        # A lone surrogate, or deep nesting: valid JSON that msgspec gives up on.
+        text = _SPACE.sub(lambda match: match[1] or "", raw.decode("utf-8", "replace"))
     return _ESCAPE.sub(_resolve, text) if "\\" in text else text
 
 
 def _resolve(match: re.Match[str]) -> str:
-    code, low, other = match.groups()
-    if code is None:
+    high, low, code, other = match.groups()
+    if other is not None:
         return match[0] if other in _KEPT_ESCAPES else other
+    if high is not None:
+        return chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + (int(low, 16) - 0xDC00))
     unit = int(code, 16)
-    if low is not None:
-        if 0xD800 <= unit < 0xDC00:
-            return chr(0x10000 + ((unit - 0xD800) << 10) + (int(low, 16) - 0xDC00))
-        return match[0]
     character = chr(unit)
     if unit < 0x20 or character in '"\\' or 0xD800 <= unit < 0xE000:
         return match[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from bytewax.dataflow import Dataflow
 from flicker.buffer import BufferLogic
 from flicker.deadletter import DeadLetters
 from flicker.dedup import DedupWindow
+from flicker.errors import FlickerError
 from flicker.filter import compile_filter
 from flicker.items import EventPage, Flush, Mark, RecordPage
 from flicker.pagination import Place
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flicker.settings import Settings
+
+_SQLITE_FAILURE = re.compile(r'SqliteFailure\(.*Some\("(.*?)"\)', re.DOTALL)
+_PEER_FAILURE = re.compile(r"^(?:Send|Recv) thread panic")
 
 DEAD_LETTER_NAME = "flicker-dead-letter.jsonl"
 
@@ -110,6 +115,34 @@ def build(
     op.output("ship", shipped, HttpSink(sources, names, runtime))
     caretaker = Caretaker(registry, set(sources), runtime.outboxes) if registry else None
     return Plan(flow, runtime, caretaker)
+
+
+def explain_failure(error: BaseException, registry: Registry | None) -> str:
+    """Say in one line what ended a dataflow, and what to do about it.
+
+    Args:
+        error: What Bytewax raised: an exception of an operator's, or a panic,
+            whose text is all there is.
+        registry: The one that was in use.
+    """
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, FlickerError):
+        return str(cause)
+    text = " ".join(str(cause).split())
+    failure = _SQLITE_FAILURE.search(text)
+    if registry is not None and failure is not None:
+        return (
+            f"the registry {registry.directory} cannot be written ({failure[1]}). Nothing is lost: "
+            "make room or repair the disk, and start again"
+        )
+    if _PEER_FAILURE.match(text):
+        return "another process of the cluster is gone. Nothing is lost: start all of them again"
+    return (
+        f"stopped by a fault of Flicker's own ({type(cause).__name__}: {text}). Start it again "
+        "at log level debug, which shows where, and report it"
+    )
 
 
 def _seed_positions(seeds: Mapping[str, Mapping[str, Any]]) -> dict[str, Position]:

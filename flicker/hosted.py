@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import logging
 import os
 import signal
 import sys
@@ -12,12 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flicker import config
 from flicker.errors import ConfigError, FlickerError, Problem
-from flicker.flow import build
+from flicker.flow import build, explain_failure
 from flicker.log import conceal_secrets, configure_logging
 from flicker.registry import open_registry
 
 if TYPE_CHECKING:
     from bytewax.dataflow import Dataflow
+
+    from flicker.registry import Registry
+
+logger = logging.getLogger(__name__)
 
 
 class HostOptions(NamedTuple):
@@ -70,12 +75,19 @@ def _build(config_path: str | None) -> Dataflow:
         registry = open_registry(options.recovery_dir, process_index=options.process_index)
     dead_letter_dir = options.recovery_dir.absolute().parent if options.recovery_dir else None
     plan = build(settings, registry, dead_letter_dir=dead_letter_dir)
+    sys.excepthook = lambda _kind, error, _traceback: _say_why(error, registry)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: plan.runtime.stop.set())
     if plan.caretaker is not None:
         plan.caretaker.start()
         atexit.register(plan.caretaker.stop)
     return plan.flow
+
+
+def _say_why(error: BaseException, registry: Registry | None) -> None:
+    """Say in one line what Bytewax dies of; its exit code is 1 either way."""
+    logger.debug("the dataflow failed", exc_info=error)
+    print(f"flicker: {explain_failure(error, registry)}", file=sys.stderr)
 
 
 def host_options(argv: list[str]) -> HostOptions:

@@ -6,9 +6,10 @@ pickled, and between operators every item is a call.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from flicker.decode import Event
+if TYPE_CHECKING:
+    from flicker.decode import Event
 
 
 class EventPage(NamedTuple):

@@ -15,9 +15,12 @@ import struct
 import zlib
 from contextlib import suppress
 from hashlib import blake2b
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flicker.decode import IDENTITY_BYTES
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _HEAD = struct.Struct("<II")
 """Count of identities, and the CRC-32 of what they are."""
@@ -42,7 +45,8 @@ class AckJournal:
         self._source = source
         slug = re.sub(r"[^A-Za-z0-9_-]", "_", source)[:40]
         self._stem = f"{slug}-{blake2b(source.encode(), digest_size=8).hexdigest()}"
-        self._segment = max(self._segments(), default=0) + 1
+        self._found = self._list_segments()
+        self._segment = max(self._found, default=0) + 1
         self._file: int | None = None
         self._failed = False
 
@@ -58,6 +62,7 @@ class AckJournal:
             if self._file is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
                 self._file = os.open(self._path(self._segment), flags, 0o600)
+                self._found.append(self._segment)
             written = os.write(self._file, entry)
             if written < len(entry):
                 raise OSError(None, "the disk took only a part")
@@ -79,34 +84,52 @@ class AckJournal:
             Number of the segment that the next entry goes to.
         """
         if self._file is not None:
-            os.close(self._file)
-            self._file = None
+            file, self._file = self._file, None
             self._segment += 1
+            # Some file systems report a full disk here. What is missing of
+            # the entry is then found torn.
+            with suppress(OSError):
+                os.close(file)
         return self._segment
 
-    def read(self, first_segment: int) -> set[bytes]:
+    def resume(self, first_segment: int) -> set[bytes]:
         """Read what was acknowledged since a segment was opened.
 
         A torn entry ends its segment: the answer came, the process died while
-        it wrote, and the events are repeated.
+        it wrote, and the events are repeated. New entries get numbers behind
+        both the segments found and `first_segment`: where all segments were
+        deleted, counting anew from 1 would hide them from the snapshot.
         """
+        self._segment = max(self._segment, first_segment)
         known: set[bytes] = set()
-        for segment in self._segments():
+        for segment in self._found:
             if segment >= first_segment:
-                known.update(_read_segment(self._path(segment)))
+                try:
+                    known.update(_read_segment(self._path(segment)))
+                except OSError as error:
+                    logger.warning(
+                        "cannot read the acknowledgement journal; events may be repeated",
+                        extra={"source": self._source, "reason": error.strerror},
+                    )
         return known
 
     def delete_before(self, segment: int) -> None:
-        """Delete segments that no snapshot needs."""
-        for number in self._segments():
+        """Delete segments that no snapshot needs; the current one stays."""
+        kept = []
+        for number in self._found:
             if number < min(segment, self._segment):
-                with suppress(OSError):
-                    self._path(number).unlink()
+                try:
+                    self._path(number).unlink(missing_ok=True)
+                except OSError:
+                    kept.append(number)
+            else:
+                kept.append(number)
+        self._found = kept
 
     def _path(self, segment: int) -> Path:
         return self._directory / f"{self._stem}.{segment}.acks"
 
-    def _segments(self) -> list[int]:
+    def _list_segments(self) -> list[int]:
         numbers = []
         for path in self._directory.glob(f"{self._stem}.*.acks"):
             with suppress(ValueError):

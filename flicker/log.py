@@ -7,6 +7,7 @@ import logging
 import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 if TYPE_CHECKING:
     from flicker.settings import Settings
@@ -60,8 +61,11 @@ def _secrets_of(settings: Settings) -> list[str]:
                 )
                 if secret is not None
             }
+            texts |= {value for _, value in parse_qsl(urlsplit(endpoint.url).query)}
         texts |= {value.reveal() for _, value in source.params}
     texts |= {text.split()[-1] for text in texts if text.split()}
+    # As they look inside a quoted fact or a JSON line.
+    texts |= {json.dumps(text, ensure_ascii=False)[1:-1] for text in texts}
     return sorted((text for text in texts if len(text) >= MIN_SECRET_CHARS), key=len, reverse=True)
 
 

@@ -136,7 +136,7 @@ def origin_of(url: str) -> tuple[str, str, int | None]:
     return scheme, host, parts.port or DEFAULT_PORTS.get(scheme)
 
 
-_LINK = re.compile(r"\s*,?\s*<([^>]*)>((?:\s*;\s*(?:\"(?:[^\"\\]|\\.)*\"|[^,;\"])*)*)")
+_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*(?:\"(?:[^\"\\]|\\.)*\"|[^,;\"])*)*)")
 _PARAM = re.compile(r";\s*([\w!#$&+\-.^`|~*]+)\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;,\"]*))")
 
 
@@ -155,7 +155,7 @@ def parse_links(values: Iterable[str]) -> dict[str, str]:
     links: dict[str, str] = {}
     for value in values:
         at = 0
-        while match := _LINK.match(value, at):
+        while match := _LINK.search(value, at):
             at = match.end()
             target, params = match.groups()
             for name, quoted, plain in _PARAM.findall(params):

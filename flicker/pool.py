@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_THREADS = 2048
 IDLE_S = 10.0
+RETRY_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +39,28 @@ class Pool:
         self._timer: threading.Thread | None = None
 
     def submit(self, task: Callable[[], None]) -> None:
-        """Run a function soon; it must not raise."""
+        """Run a function soon; it must not raise.
+
+        Where the system gives no more threads, it waits for one of ours.
+
+        Raises:
+            RuntimeError: There is not even one.
+        """
         with self._changed:
             self._tasks.append(task)
             if self._idle >= len(self._tasks) or self._threads >= MAX_THREADS:
                 self._changed.notify()
                 return
             self._threads += 1
-        threading.Thread(target=self._work, name="flicker-request", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name="flicker-request", daemon=True).start()
+        except RuntimeError:
+            with self._changed:
+                self._threads -= 1
+                if not self._threads:
+                    self._tasks.remove(task)
+                    raise
+            logger.warning("no more threads; requests wait for one another")
 
     def submit_later(self, delay_s: float, task: Callable[[], None]) -> None:
         """Run a function after a while; it must not raise.
@@ -76,6 +91,8 @@ class Pool:
                 task()
             except Exception:
                 logger.exception("a background task failed")
+            # A page may hang on it, and the next task may be long in coming.
+            del task
 
     def _tick(self) -> None:
         while True:
@@ -85,4 +102,8 @@ class Pool:
                     self._later_changed.wait(wait_s)
                     continue
                 task = heapq.heappop(self._later)[2]
-            self.submit(task)
+            try:
+                self.submit(task)
+            except RuntimeError:
+                self.submit_later(RETRY_S, task)
+            del task

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
+NEWEST_FIRST_FALLS = 2
+"""Events older than the one before that it takes to prove the order."""
+
+ORDER_MAJORITY = 4
+"""How many steps in one direction outweigh one in the other. A listing without
+order has as many up as down and is taken for neither."""
+
 
 @dataclass
 class Scan:
@@ -32,29 +39,44 @@ class Scan:
 
     Attributes:
         place: Where the next page is read.
+        started_ns: When this poll began.
         since: Value of the time filter, None to ask without.
         newest_ns: Newest instant seen in it, none of the future.
         pages: Pages read by this poll, for `max_pages`.
         first_request: Whether nothing of this scan was read yet.
-        last_place: Where the last page with events was read.
+        last_place: Where an append-only listing would be read on: the page
+            or offset of the last events met.
+        last_anchor: Identity of the event that stands first there, if known.
+        last_entries: Entries of the page before, where pages have numbers.
+        entries_again: What it had before it was asked for once more.
+        full_entries: Entries of a full page, where page_size is not heeded.
+        is_probing: Whether the place is sought where known events begin.
         met: Digests of the pages and tokens met, for the loop guard.
         rises: Whether some event was newer than the one before it.
         falls: How many events were older than the one before them.
         latest_ns: Instant of the event before, for these two.
         empty_pages: Empty pages in a row.
+        repeats: Pages in a row that were met before.
     """
 
     place: Place
+    started_ns: int
     since: str | None = None
     newest_ns: int | None = None
     pages: int = 0
     first_request: bool = True
     last_place: Place | None = None
+    last_anchor: bytes | None = None
+    last_entries: int | None = None
+    entries_again: int | None = None
+    full_entries: int | None = None
+    is_probing: bool = False
     met: list[bytes] = field(default_factory=list)
     rises: bool = False
     falls: int = 0
     latest_ns: int | None = None
     empty_pages: int = 0
+    repeats: int = 0
 
 
 @dataclass
@@ -65,8 +87,13 @@ class Position:
         last_timestamp_ns: The watermark: newest instant of finished scans.
         place: Where the next scan goes on, for APIs that allow it.
         place_since: The time filter's value that `place` was obtained with.
+        anchor: Identity of the event that stood first at `place`, for a page
+            or an offset: while it does, the listing did not shift.
         start_ns: Where a source without a watermark asks from.
-        newest_first: Whether the API was seen to list the newest event first.
+        rises: How many events were newer than the one before, lately.
+        falls: How many were older.
+        shifts: Whether events were put in before those that had been read.
+        most_entries: Length of the longest page.
         scan: The unfinished scan, if one is.
         window: Identities of shipped events.
     """
@@ -75,9 +102,29 @@ class Position:
     last_timestamp_ns: int | None = None
     place: Place | None = None
     place_since: str | None = None
+    anchor: bytes | None = None
     start_ns: int | None = None
-    newest_first: bool = False
+    rises: int = 0
+    falls: int = 0
+    shifts: bool = False
+    most_entries: int = 0
     scan: Scan | None = None
+
+    @property
+    def newest_first(self) -> bool:
+        """Whether new events come in before the old ones.
+
+        Judged by a clear majority over many scans: a late event makes an
+        ascending listing fall, a wrong clock makes a descending one rise.
+        """
+        return self.shifts or (
+            self.falls >= NEWEST_FIRST_FALLS and self.falls > ORDER_MAJORITY * self.rises
+        )
+
+    @property
+    def ascending(self) -> bool:
+        """Whether the oldest events were seen to come first."""
+        return self.rises > ORDER_MAJORITY * self.falls
 
 
 def api_fingerprint(source: Source) -> str:
@@ -108,22 +155,33 @@ def dump_position(position: Position, fingerprint: str, concealer: Concealer) ->
         "last_timestamp": position.last_timestamp_ns,
         "place": _dump_place(position.place, concealer),
         "place_since": position.place_since,
+        "anchor": position.anchor,
         "start": position.start_ns,
-        "newest_first": position.newest_first,
+        "rises": position.rises,
+        "falls": position.falls,
+        "shifts": position.shifts,
+        "most_entries": position.most_entries,
         "seen": position.window.snapshot(),
         "scan": None
         if scan is None
         else {
             "place": _dump_place(scan.place, concealer),
+            "started": scan.started_ns,
             "since": scan.since,
             "newest": scan.newest_ns,
             "first_request": scan.first_request,
             "last_place": _dump_place(scan.last_place, concealer),
+            "last_anchor": scan.last_anchor,
+            "last_entries": scan.last_entries,
+            "entries_again": scan.entries_again,
+            "full_entries": scan.full_entries,
+            "is_probing": scan.is_probing,
             "met": b"".join(scan.met),
             "rises": scan.rises,
             "falls": scan.falls,
             "latest": scan.latest_ns,
             "empty_pages": scan.empty_pages,
+            "repeats": scan.repeats,
         },
     }
 
@@ -154,21 +212,32 @@ def load_position(
         return position
     position.place = _load_place(state["place"], concealer)
     position.place_since = state["place_since"]
-    position.newest_first = state["newest_first"]
+    position.anchor = state["anchor"]
+    position.rises = state["rises"]
+    position.falls = state["falls"]
+    position.shifts = state["shifts"]
+    position.most_entries = state["most_entries"]
     scan = state["scan"]
     if scan is not None:
         met = scan["met"]
         position.scan = Scan(
             place=_load_place(scan["place"], concealer) or Place("top"),
+            started_ns=scan["started"],
             since=scan["since"],
             newest_ns=scan["newest"],
             first_request=scan["first_request"],
             last_place=_load_place(scan["last_place"], concealer),
+            last_anchor=scan["last_anchor"],
+            last_entries=scan["last_entries"],
+            entries_again=scan["entries_again"],
+            full_entries=scan["full_entries"],
+            is_probing=scan["is_probing"],
             met=[met[at : at + 8] for at in range(0, len(met), 8)],
             rises=scan["rises"],
             falls=scan["falls"],
             latest_ns=scan["latest"],
             empty_pages=scan["empty_pages"],
+            repeats=scan["repeats"],
         )
     return position
 

@@ -62,7 +62,7 @@ def load_plain(data: bytes) -> Any:
         return _PlainUnpickler(BytesIO(data)).load()
     except pickle.UnpicklingError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - damaged bytes raise whatever they like
         message = f"is damaged ({type(error).__name__})"
         raise pickle.UnpicklingError(message) from None
 
@@ -104,7 +104,9 @@ def open_registry(
         RegistryError: In use, damaged, of a newer version, or not writable.
     """
     try:
-        (directory / "acks").mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Batches that are owed are events, and those are nobody else's affair.
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (directory / "acks").mkdir(exist_ok=True, mode=0o700)
         lock_file = _lock(directory, process_index)
         with _held_lock(directory / "lock-init"):
             is_new = not list(directory.glob("part-*.sqlite3"))
@@ -202,10 +204,17 @@ def read_states(directory: Path) -> dict[StateKey, Any]:
             ]
             rows = _resumable_rows(partitions)
         except sqlite3.Error as error:
-            message = (
-                f"the registry {directory} is damaged ({error}). Restore it from a backup, or "
-                "delete it to start afresh"
-            )
+            if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
+                # A full disk or a wrong owner: nothing that deleting would mend.
+                message = (
+                    f"the registry {directory} cannot be read ({error}). Check the disk's free "
+                    "space and who owns the files"
+                )
+            else:
+                message = (
+                    f"the registry {directory} is damaged ({error}). Restore it from a backup, or "
+                    "delete it to start afresh"
+                )
             raise RegistryError(message) from None
     states = {}
     for key, data in rows.items():

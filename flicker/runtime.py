@@ -80,6 +80,22 @@ class Runtime:
         delay_s = min(longest_s, initial_s * 2.0 ** min(failures - 1, 30))
         return delay_s * (1 - self.rng.random() / 2)
 
+    def retry_wait_s(self, failures: int, asked_s: float | None) -> float:
+        """Give the seconds to wait after a failure, as the server asked if it did.
+
+        "At once", said each time, must not make us hammer it: a shorter time
+        than our own first delay only bounds the backoff from below.
+
+        Args:
+            failures: Failures in a row.
+            asked_s: Seconds that the server asked for, None if it did not.
+        """
+        backoff_s = self.backoff_s(failures)
+        if asked_s is None:
+            return backoff_s
+        first_s = min(SHORT_S, self.retry.initial_delay.total_seconds())
+        return asked_s if asked_s >= first_s else max(asked_s, backoff_s)
+
     def give_up(self, source: str) -> None:
         """Note that a run of `--once` leaves a source or destination behind."""
         with self.lock:
@@ -94,3 +110,4 @@ class Runtime:
 
 
 ONCE_RETRIES = 5
+SHORT_S = 1.0

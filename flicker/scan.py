@@ -8,6 +8,7 @@ out once, wherever between two pages the reading is broken off and resumed.
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,21 @@ Elsewhere the first one ends the scan, since the next poll goes on from its
 link; a newest-first listing starts over at the top and would never get there.
 """
 
-NEWEST_FIRST_FALLS = 2
-"""Events older than the one before, with none newer, that prove the order."""
+REPEATED_PAGES = 2
+"""Pages met before, one after the other, that end a scan.
+
+One alone proves nothing: a newest-first listing into which as many events came
+as a page holds sends the same page once more, and so do equal events.
+"""
+
+OFFSET_STEP = 1000
+"""How far an offset goes back to look for events that it knows: less than the
+identities kept, so that it cannot leap over them."""
+
+ORDER_MEMORY = 1000
+"""Steps up or down by which the order of a listing is judged."""
+
+MICROSECOND = timedelta(microseconds=1)
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +79,11 @@ class Scanner:
         position = self.position
         if position.scan is not None:
             position.scan.pages = 0
+            position.scan.started_ns = now_ns
             return
         if position.start_ns is None and self._source.start_time is not None:
             start = self._source.start_time
-            position.start_ns = (
-                start if isinstance(start, int) else now_ns - int(start.total_seconds() * 10**9)
-            )
+            position.start_ns = start if isinstance(start, int) else now_ns - _span_ns(start)
         since_ns = self._since_ns(position.last_timestamp_ns)
         since = None
         if since_ns is not None and self._source.time_filter_param:
@@ -79,7 +92,7 @@ class Scanner:
         if position.place is not None:
             place = position.place
             since = position.place_since if place.is_token else since
-        position.scan = Scan(place=place, since=since)
+        position.scan = Scan(place=place, since=since, started_ns=now_ns)
 
     def request_url(self) -> str:
         """Give the URL of the next page; may hold secrets.
@@ -108,15 +121,25 @@ class Scanner:
             The page's new events, and whether this poll is over.
         """
         scan = self._scan
+        scan.pages += 1
+        max_pages = self._source.max_pages
+        is_cut = max_pages is not None and scan.pages >= max_pages
+        back = self._place_before_shift(page)
+        if back is not None:
+            scan.place = back
+            return [], is_cut
+        place = scan.place
+        if self._is_behind_a_gap(page):
+            scan.place = self._step_back(place)
+            return [], is_cut
         self._note_order(page, now_ns)
         events = self._new_events(page)
-        scan.pages += 1
-        place = scan.place
         following = next_place(self._source.pagination, place, page, links)
-        repeated = self._is_repeated_page(page)
+        scan.repeats = scan.repeats + 1 if self._is_repeated_page(page) else 0
+        repeated = scan.repeats >= REPEATED_PAGES
         first_request, scan.first_request = scan.first_request, False
         if page.entries:
-            scan.last_place = place
+            self._note_last_place(place, page)
             scan.empty_pages = 0
         else:
             scan.empty_pages += 1
@@ -133,11 +156,12 @@ class Scanner:
             self._warn_once("the API sends the same page for every cursor")
             self._end(following)
         elif page.entries == 0 and not self._looks_behind_empty_page(following):
-            self._end(self._place_behind(place, following))
+            self._end(following if following.is_token else scan.last_place)
+        elif self._has_caught_up(page, following, now_ns):
+            self._end(following if following.is_token else scan.last_place)
         else:
             scan.place = following
-            max_pages = self._source.max_pages
-            return events, max_pages is not None and scan.pages >= max_pages
+            return events, is_cut
         return events, True
 
     def take_refusal(self) -> bool:
@@ -162,18 +186,19 @@ class Scanner:
         return False
 
     def take_missing_page(self) -> bool:
-        """Take a 404 for a page number as the end of the listing, if it can be.
+        """Take a 404 for a page or an offset as the listing's end, if it can be.
 
         Returns:
             Whether the scan ended or went a page back; False at the first
             page, where 404 means that there is no such API.
         """
         scan = self._scan
-        if scan.place.kind != "page" or scan.place == self._first_place:
+        if scan.place.is_token or scan.place in {Place("top"), self._first_place}:
             return False
         if scan.first_request:
-            # The listing shrank below the page that we stood at.
-            scan.place = Place("page", int(scan.place.value or 0) - 1)
+            # The listing shrank below the place that we stood at.
+            scan.is_probing = True
+            scan.place = self._step_back(scan.place)
         else:
             self._end(scan.last_place)
         return True
@@ -186,9 +211,10 @@ class Scanner:
         return self.position.scan
 
     def _since_ns(self, watermark_ns: int | None) -> int | None:
+        start_ns = self.position.start_ns
         if watermark_ns is None:
-            return self.position.start_ns
-        return watermark_ns - int(self._source.lookback.total_seconds() * 10**9)
+            return start_ns
+        return max(watermark_ns - _span_ns(self._source.lookback), start_ns or 0)
 
     def _floor_ns(self, newest_ns: int | None) -> int | None:
         """Give the instant that the next scan asks from, if this one saw the newest."""
@@ -203,42 +229,147 @@ class Scanner:
             not self._source.time_filter_param
             and pagination is not None
             and pagination.type != "cursor"
-            and not self.position.newest_first
+            and self._is_append_only()
         ):
             return NOTHING
         return EVERYTHING
 
+    def _is_append_only(self) -> bool:
+        """Judge whether new events come in behind those that were read.
+
+        Where timestamps can tell, they have to have told so once; from then on
+        the anchor watches over it.
+        """
+        position = self.position
+        if position.newest_first:
+            return False
+        is_untold = position.last_timestamp_ns is None and (
+            position.scan is None or position.scan.newest_ns is None
+        )
+        return position.ascending or position.place is not None or is_untold
+
     def _note_order(self, page: Page, now_ns: int) -> None:
         scan = self._scan
+        position = self.position
         for event in page.events:
             at_ns = event.timestamp_ns
             if at_ns is None or at_ns > now_ns:
                 continue
-            if scan.latest_ns is not None:
-                scan.rises = scan.rises or at_ns > scan.latest_ns
-                scan.falls += at_ns < scan.latest_ns
-            scan.latest_ns = at_ns
+            latest_ns, scan.latest_ns = scan.latest_ns, at_ns
+            if latest_ns is not None and at_ns > latest_ns:
+                scan.rises = True
+                position.rises += 1
+            elif latest_ns is not None and at_ns < latest_ns:
+                scan.falls += 1
+                position.falls += 1
             if scan.newest_ns is None or at_ns > scan.newest_ns:
                 scan.newest_ns = at_ns
-        if scan.rises:
-            self.position.newest_first = False
-        elif scan.falls >= NEWEST_FIRST_FALLS:
-            self.position.newest_first = True
+        while position.rises + position.falls > ORDER_MEMORY:
+            position.rises //= 2
+            position.falls //= 2
 
     def _new_events(self, page: Page) -> list[Event]:
         window = self.position.window
         floor_ns = self._floor_ns(self._scan.newest_ns)
-        # Without a time filter it falls to us not to begin before the start.
-        start_ns = None if self._source.time_filter_param else self.position.start_ns
-        events = []
-        for event in page.events:
-            at_ns = event.timestamp_ns
-            if start_ns is not None and at_ns is not None and at_ns < start_ns:
-                continue
-            if window.is_new(event.identity, at_ns, floor_ns):
-                events.append(event)
+        events = [
+            event
+            for event in page.events
+            if not self._is_before_start(event)
+            and window.is_new(event.identity, event.timestamp_ns, floor_ns)
+        ]
         window.trim(floor_ns, len(page.events))
         return events
+
+    def _is_before_start(self, event: Event) -> bool:
+        """Tell what a time filter would have left out, where there is none."""
+        start_ns, at_ns = self.position.start_ns, event.timestamp_ns
+        if start_ns is None or at_ns is None or self._source.time_filter_param:
+            return False
+        return at_ns < start_ns
+
+    def _place_before_shift(self, page: Page) -> Place | None:
+        """Look whether the listing is what it was when we left it.
+
+        A page or an offset counts from the listing's first event. Where the
+        oldest events expire, or events are put in before those that were read,
+        what stood at our place stands elsewhere, and reading on from it would
+        pass over events for ever.
+
+        Returns:
+            Where to look instead of taking this page; None to take it.
+        """
+        scan = self._scan
+        position = self.position
+        place = scan.place
+        if (
+            not scan.first_request
+            or place.is_token
+            or place in {Place("top"), self._first_place}
+            or (position.anchor is None and not scan.is_probing)
+        ):
+            return None
+        first = page.events[0] if page.events else None
+        is_known = first is not None and (
+            position.window.knows(first.identity) or self._is_before_start(first)
+        )
+        if scan.is_probing:
+            return None if is_known else self._step_back(place)
+        if first is not None and first.identity == position.anchor:
+            return None
+        scan.is_probing = True
+        if is_known and not position.ascending:
+            self._warn_once("the API puts new events in before the old; reading all of it again")
+            position.shifts = True
+            return self._first_place
+        logger.info(
+            "the listing is not where it was; looking for the events last read",
+            extra={"source": self._source.name},
+        )
+        return self._step_back(place)
+
+    def _is_behind_a_gap(self, page: Page) -> bool:
+        """Tell whether the page before may have been filled up since it was read.
+
+        Events that came in after a page was read, and that were enough to
+        begin the next one, stand in both. Then the page before is read again,
+        unless it turned out that the server's pages are of that size.
+        """
+        scan = self._scan
+        pagination = self._source.pagination
+        if pagination is None or scan.place.kind != "page":
+            return False
+        before, scan.last_entries = scan.last_entries, page.entries
+        if scan.entries_again is not None:
+            if page.entries == scan.entries_again:
+                scan.full_entries = page.entries
+            scan.entries_again = None
+            return False
+        full = scan.full_entries or pagination.page_size
+        if not before or not page.entries or before >= full or page.digest in scan.met:
+            return False
+        scan.entries_again = before
+        return True
+
+    def _step_back(self, place: Place) -> Place:
+        step = OFFSET_STEP if place.kind == "offset" else 1
+        first = int(self._first_place.value or 0)
+        return Place(place.kind, max(first, int(place.value or 0) - step))
+
+    def _note_last_place(self, place: Place, page: Page) -> None:
+        """Note where an append-only listing is to be read on.
+
+        Not behind the last event but at it, or at its page: the event known
+        to be there tells whether the listing shifted.
+        """
+        scan = self._scan
+        if place.kind == "page":
+            scan.last_place = place
+            scan.last_anchor = page.events[0].identity if page.events else None
+        elif place.kind == "offset":
+            is_last_read = len(page.events) == page.entries
+            behind = int(place.value or 0) + page.entries
+            scan.last_place = Place("offset", behind - 1 if is_last_read else behind)
+            scan.last_anchor = page.events[-1].identity if is_last_read else None
 
     def _is_repeated_page(self, page: Page) -> bool:
         return page.entries > 0 and not self._remember(page.digest)
@@ -266,12 +397,26 @@ class Scanner:
             and self._scan.empty_pages < EMPTY_PAGES
         )
 
-    def _place_behind(self, place: Place, following: Place) -> Place:
-        """Give the place to go on at when an empty page ended the listing."""
-        if following.is_token:
-            return following
-        # The last page with events may not have been full: it is read again.
-        return self._scan.last_place or place if place.kind == "page" else place
+    def _has_caught_up(self, page: Page, following: Place, now_ns: int) -> bool:
+        """Tell whether all is read that was there when the poll began.
+
+        A busy API has something new on every page, and a scan of it would
+        never end: the watermark would stand still and polling_frequency_ms
+        would mean nothing. What came since the poll began is left to the next:
+        it goes on from the token, or else from the watermark, and that only
+        where the page was not full, so that nothing late stands behind it.
+        """
+        position = self.position
+        started_ns = self._scan.started_ns
+        position.most_entries = max(position.most_entries, page.entries)
+        return (
+            position.ascending
+            and (following.is_token or page.entries < position.most_entries)
+            and any(
+                event.timestamp_ns is not None and started_ns <= event.timestamp_ns <= now_ns
+                for event in page.events
+            )
+        )
 
     def _end(self, place: Place | None) -> None:
         """End the scan: the watermark moves, and the place stays if it can.
@@ -284,10 +429,13 @@ class Scanner:
         if scan.newest_ns is not None and self._source.timestamp_field:
             self._move_watermark(scan.newest_ns)
         if place is not None and (
-            position.newest_first or (not place.is_token and self._source.time_filter_param)
+            position.newest_first
+            if place.is_token
+            else self._source.time_filter_param or not self._is_append_only()
         ):
             place = None
         position.place = place
+        position.anchor = None if place is None or place.is_token else scan.last_anchor
         position.place_since = scan.since if place is not None and place.is_token else None
         position.scan = None
         floor_ns = self._floor_ns(None)
@@ -304,6 +452,10 @@ class Scanner:
         if message not in self._said:
             self._said.add(message)
             logger.warning(message, extra={"source": self._source.name})
+
+
+def _span_ns(span: timedelta) -> int:
+    return span // MICROSECOND * 1000
 
 
 def _digest(place: Place) -> bytes:

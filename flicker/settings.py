@@ -54,7 +54,7 @@ class Basic:
 
 @dataclass(frozen=True)
 class Credentials:
-    """How requests prove who they are; at most one of the four is set.
+    """How requests prove who they are; no two are sent in the same header.
 
     Attributes:
         basic: HTTP Basic.

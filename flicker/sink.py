@@ -10,7 +10,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from flicker.client import Client
 from flicker.items import Batch, Flush, Mark
 from flicker.journal import AckJournal
-from flicker.outbox import Outbox, public_url
+from flicker.outbox import Outbox, endpoint_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +95,7 @@ class HttpSink(FixedPartitionedSink[SinkItem, dict[str, Any]]):
                 "put the source back to have them delivered",
                 extra={
                     "source": for_part,
-                    "destination": resume_state and resume_state["endpoint"],
+                    "destination": str(resume_state and resume_state["endpoint"]).split()[0],
                     "batches_owed": outbox.owed,
                 },
             )
@@ -110,7 +110,7 @@ class HttpSink(FixedPartitionedSink[SinkItem, dict[str, Any]]):
         # from a source that ships to the same place.
         kept = resume_state["endpoint"] if resume_state else None
         for other in self._sources.values():
-            if public_url(other.destination.endpoint.url) == kept:
+            if endpoint_key(other.destination.endpoint.url) == kept:
                 return other.destination
         return None
 

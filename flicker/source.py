@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
-from flicker.auth import Concealer
+from flicker.auth import Concealer, is_concealed
 from flicker.client import Client, raise_for_poll
 from flicker.decode import Page, PageDecoder, UnreadablePageError
 from flicker.dedup import DedupWindow
-from flicker.errors import ForeignLinkError, HumanNeededError, RefusedError, RequestError
+from flicker.errors import (
+    ForeignLinkError,
+    HumanNeededError,
+    RefusedError,
+    RequestError,
+    RetryableError,
+)
 from flicker.items import EventPage, Flush, Mark
 from flicker.position import Position, api_fingerprint, check_version, dump_position, load_position
 from flicker.runtime import GRACE_S
@@ -43,7 +50,8 @@ SourceItem = tuple[str, EventPage | Flush | Mark]
 class _Fetch:
     """One page on its way: asked for and read on a thread of the pool."""
 
-    def __init__(self, client: Client, decoder: PageDecoder, url: str) -> None:
+    def __init__(self, source: str, client: Client, decoder: PageDecoder, url: str) -> None:
+        self._source = source
         self._client = client
         self._decoder = decoder
         self._url = url
@@ -62,9 +70,18 @@ class _Fetch:
             self.links = reply.links
         except RequestError as error:
             self.error = error
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - and never the worker
             # A fault of ours must stop neither the source nor its neighbours.
-            logger.exception("reading a page failed unexpectedly")
+            # Where it happened, not what it says: that may quote URL and body.
+            frames = traceback.extract_tb(error.__traceback__)[-3:]
+            logger.error(  # noqa: TRY400 - see above
+                "reading a page failed unexpectedly",
+                extra={
+                    "source": self._source,
+                    "fault": type(error).__name__,
+                    "at": " ".join(f"{frame.name}:{frame.lineno}" for frame in frames),
+                },
+            )
             self.error = UnreadablePageError(f"cannot be read ({type(error).__name__})")
         finally:
             self.is_done = True
@@ -192,6 +209,9 @@ class ApiPartition(SourcePartition):
         position = initial or Position(DedupWindow(source.name))
         if resume_state is not None:
             position = load_position(resume_state, source.name, self._fingerprint, self._concealer)
+            if _has_gap(position):
+                # A kept link held a secret that is configured no more.
+                position = load_position(resume_state, source.name, "", self._concealer)
         self._scanner = Scanner(source, position)
         self._client = Client(source.endpoint, max_response_bytes=source.max_response_bytes)
         pagination = source.pagination
@@ -208,8 +228,12 @@ class ApiPartition(SourcePartition):
         self._poll_started_at = self._due_at
         self._is_polling = False
         self._failures = 0
+        # Scans broken off without progress since one ended: a cursor that is
+        # refused each time comes with first pages that succeed each time.
+        self._restarts = 0
         self._said: str | None = None
         self._is_read = False
+        self._was_mid_scan = self._scanner.in_scan
         self._page_number = 0
         logger.info(
             "resuming" if resume_state is not None else "starting",
@@ -248,8 +272,13 @@ class ApiPartition(SourcePartition):
             self._poll_started_at = now
             self._page_number = 0
             self._scanner.begin(time.time_ns())
-        self._fetch = _Fetch(self._client, self._decoder, self._scanner.request_url())
-        self._runtime.pool.submit(self._fetch.run)
+        self._fetch = _Fetch(self._name, self._client, self._decoder, self._scanner.request_url())
+        try:
+            self._runtime.pool.submit(self._fetch.run)
+        except RuntimeError:
+            self._fetch = None
+            self._take_failure(RetryableError("cannot be asked, for want of a thread"))
+            return
         self._awake_in_s = _look_again_in(0.0)
 
     def _collect(self, fetch: _Fetch, outbox: Outbox | None) -> list[SourceItem]:
@@ -258,9 +287,11 @@ class ApiPartition(SourcePartition):
             return []
         events, is_over = self._scanner.take(fetch.page, fetch.links, time.time_ns())
         self._page_number += 1
-        if self._failures:
+        if self._failures and not self._restarts:
             logger.info("source answers again", extra={"source": self._name})
-        self._failures, self._said = 0, None
+        self._failures = 0
+        if not self._restarts:
+            self._said = None
         skipped = fetch.page.entries - len(fetch.page.events)
         if skipped:
             logger.warning(
@@ -282,9 +313,16 @@ class ApiPartition(SourcePartition):
 
     def _end_poll(self, outbox: Outbox | None) -> None:
         self._is_polling = False
+        self._restarts, self._said = 0, None
         self._due_at = max(self._poll_started_at + self._interval_s, time.monotonic())
-        self._is_read = self._runtime.once
-        if outbox is not None:
+        if self._runtime.once:
+            # A scan that an earlier run left behind began before this run: what
+            # came since is read by a scan of its own.
+            self._is_read = not self._was_mid_scan
+            self._was_mid_scan = False
+            self._due_at = time.monotonic()
+        # A poll that `max_pages` cut has not read all there is.
+        if outbox is not None and not self._scanner.in_scan:
             outbox.note_scan_end(self._source.flush_interval.total_seconds())
 
     def _take_failure(self, error: RequestError) -> None:
@@ -294,15 +332,23 @@ class ApiPartition(SourcePartition):
         scanner = self._scanner
         if error.status == NOT_FOUND and scanner.take_missing_page():
             self._failures = 0
-            if not scanner.in_scan:
+            if scanner.in_scan:
+                # A page back. An API that is gone has none of thousands.
+                self._due_at = now + runtime.backoff_s(1)
+            else:
                 self._end_poll(runtime.outboxes.get(self._name))
             return
         self._failures += 1
         is_place_useless = error.status in CURSOR_REFUSALS or isinstance(error, ForeignLinkError)
-        if is_place_useless and scanner.take_refusal():
+        watermark_ns = scanner.position.last_timestamp_ns
+        is_restart = is_place_useless and scanner.take_refusal()
+        if is_restart:
             self._is_polling = False
+            is_progress = scanner.position.last_timestamp_ns != watermark_ns
+            self._restarts = 1 if is_progress else self._restarts + 1
+        attempts = max(self._failures, self._restarts)
         max_retries = runtime.max_retries
-        if runtime.once and max_retries is not None and self._failures > max_retries:
+        if runtime.once and max_retries is not None and attempts > max_retries:
             logger.error(
                 "giving up on the source", extra={"source": self._name, "reason": str(error)}
             )
@@ -311,12 +357,10 @@ class ApiPartition(SourcePartition):
             return
         asked_s = getattr(error, "retry_after_s", None)
         needs_human = isinstance(error, (HumanNeededError, RefusedError))
-        wait_s = runtime.backoff_s(self._failures)
-        gave_up_place = not self._is_polling and not isinstance(error, ForeignLinkError)
-        if needs_human and not gave_up_place and not runtime.once:
+        is_hopeful = is_restart and not isinstance(error, ForeignLinkError)
+        wait_s = runtime.retry_wait_s(attempts, asked_s)
+        if needs_human and not is_hopeful and not runtime.once:
             wait_s = runtime.retry.max_delay.total_seconds()
-        elif asked_s is not None:
-            wait_s = max(asked_s, runtime.retry.initial_delay.total_seconds() / 2)
         self._due_at = now + wait_s
         if self._said != str(error):
             self._said = str(error)
@@ -372,6 +416,15 @@ class ApiSource(FixedPartitionedSource[SourceItem, dict[str, Any]]):
         if source is None:
             return RetiredPartition(for_part, self._runtime, resume_state)
         return ApiPartition(source, self._runtime, resume_state, self._initial.get(for_part))
+
+
+def _has_gap(position: Position) -> bool:
+    scan = position.scan
+    places = [position.place, *((scan.place, scan.last_place) if scan is not None else ())]
+    return any(
+        place is not None and place.kind == "url" and is_concealed(str(place.value))
+        for place in places
+    )
 
 
 def _look_again_in(elapsed_s: float) -> float:

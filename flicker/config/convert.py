@@ -1,0 +1,161 @@
+"""The checked file into `Settings`: spans, instants, secrets, patterns, paths."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from flicker.config.checks import compile_pattern, expand_home
+from flicker.config.models import BasicAuth, BearerAuth, HeaderAuth, RetryEntry, TlsEntry
+from flicker.settings import (
+    Basic,
+    Credentials,
+    Destination,
+    Endpoint,
+    Pagination,
+    Retry,
+    Secret,
+    Settings,
+    Source,
+    Tls,
+)
+from flicker.timefmt import parse_start_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pydantic import SecretStr
+
+    from flicker.config.models import (
+        BasicEntry,
+        ConfigFile,
+        CursorPagination,
+        DestinationEntry,
+        OffsetPagination,
+        PagePagination,
+        SourceEntry,
+    )
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+def to_settings(entry: ConfigFile) -> Settings:
+    """Turn a file without problems into what it means."""
+    shared = None if entry.destination is None else _destination(entry.destination)
+    return Settings(
+        sources=tuple(_source(source, shared) for source in entry.api_sources),
+        retry=_retry(entry.retry or RetryEntry()),
+        dead_letter_path=_optional(entry.dead_letter_path, expand_home),
+    )
+
+
+def _source(entry: SourceEntry, shared: Destination | None) -> Source:
+    destination = shared if entry.destination is None else _destination(entry.destination)
+    if destination is None:
+        message = "a source without a destination has passed the checks"
+        raise AssertionError(message)
+    pages = None if entry.pagination is None else entry.pagination.max_pages
+    return Source(
+        name=entry.name,
+        endpoint=_endpoint(
+            entry,
+            Credentials(
+                basic=_optional(entry.basic, _basic),
+                api_key=_optional(entry.api_key, _secret),
+            ),
+        ),
+        destination=destination,
+        params=_secrets(entry.params),
+        poll_interval=_span(entry.polling_frequency_ms),
+        results_field=entry.results_field or "",
+        timestamp_field=entry.timestamp_field,
+        message_field=entry.message_field,
+        id_field=entry.id_field,
+        time_filter_param=entry.time_filter_param,
+        time_filter_format=entry.time_filter_format,
+        start_time=_optional(entry.start_time, parse_start_time),
+        lookback=_span(entry.lookback_ms),
+        pagination=None if entry.pagination is None else _pagination(entry.pagination),
+        max_pages=pages if entry.max_pages is None else entry.max_pages,
+        max_response_bytes=entry.max_response_bytes,
+        buffer_size=entry.buffer_size,
+        flush_interval=_span(entry.flush_interval_ms),
+        match_on=tuple(map(compile_pattern, entry.match_on or ())),
+        exclude_on=tuple(map(compile_pattern, entry.exclude_on or ())),
+    )
+
+
+def _destination(entry: DestinationEntry) -> Destination:
+    return Destination(
+        endpoint=_endpoint(entry, _destination_credentials(entry)),
+        format=entry.format,
+        compression=entry.compression,
+        concurrency=entry.concurrency,
+    )
+
+
+def _destination_credentials(entry: DestinationEntry) -> Credentials:
+    """Bring `auth` and its short forms together."""
+    auth = entry.auth
+    basic = auth if isinstance(auth, BasicAuth) else entry.basic
+    bearer = auth.token if isinstance(auth, BearerAuth) else entry.api_key
+    return Credentials(
+        basic=_optional(basic, _basic),
+        bearer=_optional(bearer, _secret),
+        header=(auth.name, _secret(auth.value)) if isinstance(auth, HeaderAuth) else None,
+    )
+
+
+def _endpoint(entry: SourceEntry | DestinationEntry, credentials: Credentials) -> Endpoint:
+    return Endpoint(
+        url=entry.endpoint.get_secret_value(),
+        headers=_secrets(entry.headers),
+        credentials=credentials,
+        tls=_tls(entry.tls or TlsEntry()),
+        timeout=_span(entry.timeout_ms),
+    )
+
+
+def _pagination(entry: OffsetPagination | CursorPagination | PagePagination) -> Pagination:
+    return Pagination(
+        type=entry.pagination_type, **entry.model_dump(exclude={"pagination_type", "max_pages"})
+    )
+
+
+def _tls(entry: TlsEntry) -> Tls:
+    return Tls(
+        cert_path=_optional(entry.cert_path, expand_home),
+        key_path=_optional(entry.key_path, expand_home),
+        ca_cert_path=_optional(entry.ca_cert_path, expand_home),
+        accept_invalid_certs=entry.accept_invalid_certs,
+    )
+
+
+def _retry(entry: RetryEntry) -> Retry:
+    return Retry(
+        max_retries=entry.max_retries,
+        initial_delay=_span(entry.initial_delay_ms),
+        max_delay=_span(entry.max_delay_ms),
+        max_queue_size=entry.max_queue_size,
+    )
+
+
+def _basic(entry: BasicEntry) -> Basic:
+    return Basic(username=_secret(entry.username), password=_secret(entry.password))
+
+
+def _secrets(values: Mapping[str, SecretStr] | None) -> tuple[tuple[str, Secret], ...]:
+    return tuple((name, _secret(value)) for name, value in (values or {}).items())
+
+
+def _secret(value: SecretStr) -> Secret:
+    return Secret(value.get_secret_value())
+
+
+def _span(milliseconds: int) -> timedelta:
+    return timedelta(milliseconds=milliseconds)
+
+
+def _optional(value: _In | None, convert: Callable[[_In], _Out]) -> _Out | None:
+    return None if value is None else convert(value)

@@ -1,0 +1,206 @@
+"""What no single value can be blamed for: values that are wrong only together.
+
+Works on what was read, not on the models, so that a wrong value elsewhere
+hides none of these problems. Values of the wrong kind are left to the models.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
+
+from flicker.config.checks import header_name_problem
+from flicker.config.scalars import Expanded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flicker.config.document import Finding, Keys
+
+
+def check_relations(root: dict[str, Any]) -> Iterator[Finding]:
+    """Check the values of a file against each other."""
+    names: dict[str, int] = {}
+    sources = root.get("api_sources")
+    for index, source in enumerate(sources if isinstance(sources, list) else []):
+        if isinstance(source, dict):
+            keys = ("api_sources", index)
+            yield from _source_relations(source, keys)
+            if "destination" not in source and root.get("destination") is None:
+                message = (
+                    "is required and missing. Give this source a `destination`,"
+                    " or the file one for all its sources."
+                )
+                yield (*keys, "destination"), message
+            name = _text(source, "name")
+            if name and names.setdefault(name, index) != index:
+                message = (
+                    f"is also the name of api_sources[{names[name]}]: each source needs its own,"
+                    " because its position is kept under it"
+                )
+                yield (*keys, "name"), message
+    yield from _destination_relations(_map(root, "destination"), ("destination",))
+    yield from _retry_relations(_map(root, "retry"))
+
+
+def _source_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
+    pagination = _map(source, "pagination")
+    sent_as = {"basic": "Authorization", "api_key": "X-API-Key"}
+    credentials = {key: header for key, header in sent_as.items() if _has(source, key)}
+    yield from _header_relations(source, keys, credentials)
+    yield from _tls_relations(source, keys)
+    yield from _param_relations(source, pagination, keys)
+    yield from _destination_relations(_map(source, "destination"), (*keys, "destination"))
+    if _has(source, "max_pages") and _has(pagination, "max_pages"):
+        message = "is also given in the source itself: keep one of them"
+        yield (*keys, "pagination", "max_pages"), message
+    if _has(source, "start_time") and not (
+        _has(source, "time_filter_param") or _has(source, "timestamp_field")
+    ):
+        message = (
+            "has nothing to be compared with: add `time_filter_param`, so that the API is asked"
+            " from there, or `timestamp_field`, so that earlier events are left out"
+        )
+        yield (*keys, "start_time"), message
+
+
+def _destination_relations(destination: dict[str, Any], keys: Keys) -> Iterator[Finding]:
+    auth = _map(destination, "auth")
+    own_header = _text(auth, "name") if auth.get("type") == "header" else "Authorization"
+    sent_as = {"auth": own_header, "api_key": "Authorization", "basic": "Authorization"}
+    credentials = {key: header for key, header in sent_as.items() if _has(destination, key)}
+    yield from _header_relations(destination, keys, credentials)
+    yield from _tls_relations(destination, keys)
+    headers = {name.lower() for name in _map(destination, "headers")}
+    if (
+        _is_on(destination.get("require_auth"))
+        and not credentials
+        and "authorization" not in headers
+        and not _has(_map(destination, "tls"), "cert_path")
+    ):
+        message = (
+            "is true, but there are no credentials: add `auth`, `api_key`, `basic`,"
+            " an Authorization header or a client certificate"
+        )
+        yield (*keys, "require_auth"), message
+
+
+def _header_relations(
+    entry: dict[str, Any], keys: Keys, credentials: dict[str, str]
+) -> Iterator[Finding]:
+    """Find headers that would be sent twice.
+
+    Args:
+        entry: A source or a destination.
+        keys: Its place.
+        credentials: Header that each of its credentials is sent in, by key.
+    """
+    senders: dict[str, list[str]] = {}
+    for key, header in credentials.items():
+        senders.setdefault(header.lower(), []).append(key)
+    for rivals in senders.values():
+        if len(rivals) > 1:
+            names = " and ".join(f"`{name}`" for name in rivals)
+            header = credentials[rivals[-1]]
+            message = (
+                f"has more than one way of authentication in the header {header}, {names}:"
+                " keep one of them"
+            )
+            yield keys, message
+    seen: set[str] = set()
+    for name in _map(entry, "headers"):
+        place = (*keys, "headers", name)
+        problem = header_name_problem(name)
+        if problem:
+            yield place, problem
+        elif name.lower() in senders:
+            rival = senders[name.lower()][0]
+            yield place, f"is the header that `{rival}` sends too: keep one of them"
+        if name.lower() in seen:
+            yield place, "is given twice, as header names are the same in any case: keep one"
+        seen.add(name.lower())
+
+
+def _tls_relations(entry: dict[str, Any], keys: Keys) -> Iterator[Finding]:
+    tls = _map(entry, "tls")
+    if _has(tls, "key_path") and not _has(tls, "cert_path"):
+        message = "is a key without its certificate: add `cert_path`"
+        yield (*keys, "tls", "key_path"), message
+    if tls and _text(entry, "endpoint").lower().startswith("http://"):
+        message = (
+            "does nothing for an endpoint that begins with http://: use https://, or remove it"
+        )
+        yield (*keys, "tls"), message
+
+
+def _param_relations(
+    source: dict[str, Any], pagination: dict[str, Any], keys: Keys
+) -> Iterator[Finding]:
+    """Find parameters that would be sent twice."""
+    roles: dict[str, str] = {}
+    for place in (
+        "time_filter_param",
+        "pagination.limit_param",
+        "pagination.offset_param",
+        "pagination.page_param",
+        "pagination.cursor_param",
+    ):
+        section, _, key = place.rpartition(".")
+        name = _text(pagination if section else source, key)
+        if name and roles.setdefault(name, place) != place:
+            message = f"names the same parameter as `{roles[name]}`: it would be sent twice"
+            yield (*keys, *place.split(".")), message
+    for name in _map(source, "params"):
+        if name in roles:
+            message = (
+                f"would be sent twice, since `{roles[name]}` names the same parameter:"
+                " remove one of them"
+            )
+            yield (*keys, "params", name), message
+    for name in _query_names(_text(source, "endpoint")):
+        if name in roles:
+            message = (
+                f"holds in its query string the parameter that `{roles[name]}` names,"
+                " which would be sent twice: remove one of them"
+            )
+            yield (*keys, "endpoint"), message
+
+
+def _query_names(url: str) -> list[str]:
+    try:
+        pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
+    except ValueError:
+        return []
+    return list(dict.fromkeys(name for name, _ in pairs))
+
+
+def _retry_relations(retry: dict[str, Any]) -> Iterator[Finding]:
+    initial = _whole(retry.get("initial_delay_ms", 1000))
+    longest = _whole(retry.get("max_delay_ms", 60000))
+    if initial is not None and longest is not None and longest < initial:
+        message = f"is {longest}, less than `initial_delay_ms` ({initial}): raise it"
+        yield ("retry", "max_delay_ms"), message
+
+
+def _map(entry: dict[str, Any], key: str) -> dict[str, Any]:
+    value = entry.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _text(entry: dict[str, Any], key: str) -> str:
+    value = entry.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _has(entry: dict[str, Any], key: str) -> bool:
+    return entry.get(key) is not None
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, Expanded):
+        return value.as_whole()
+    return value if isinstance(value, int) else None
+
+
+def _is_on(value: object) -> bool:
+    return value is True or (isinstance(value, Expanded) and value.as_switch() is True)

@@ -1,0 +1,23 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.processes import Home
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """A directory to run Flicker in; no process outlives the test, none dies ugly."""
+    home = Home(tmp_path)
+    yield home
+    for said in home.close():
+        assert "Traceback" not in said
+        assert "panicked" not in said

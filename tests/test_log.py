@@ -1,0 +1,88 @@
+"""Log lines for people and for machines, without secrets in either."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flicker.log import conceal_secrets, configure_logging
+from flicker.settings import Basic, Credentials, Destination, Endpoint, Secret, Settings, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+logger = logging.getLogger("flicker.test")
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("flicker")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+
+
+def test_text_is_one_readable_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "text")
+    logger.info("page read", extra={"source": "okta", "page": 3, "reason": 'a "b" c'})
+    logger.debug("not shown")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.partition("Z ")[2] == 'info    okta: page read page=3 reason="a \\"b\\" c"'
+
+
+def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("debug", "json")
+    try:
+        raise KeyError
+    except KeyError:
+        logger.exception("failed\nbadly", extra={"source": "é\n", "path": object})
+    (line,) = capsys.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert (entry["level"], entry["source"], entry["message"]) == ("error", "é\n", "failed\nbadly")
+    assert "KeyError" in entry["exception"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_is_logged_by_accident_is_concealed(
+    capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    """T67: the net under all that is careful not to log secrets."""
+    texts = {
+        "header": 'SSWS quo"te-in-header',
+        "param": "in-a-param",
+        "password": "the-password",
+        "token": "the-token",
+        "key": "the-api-key",
+    }
+    secret = {name: Secret(text) for name, text in texts.items()}
+    endpoint = Endpoint(
+        "http://127.0.0.1/",
+        headers=(("Authorization", secret["header"]),),
+        credentials=Credentials(api_key=secret["key"]),
+    )
+    siem = Endpoint(
+        "http://127.0.0.1/?sig=in-the-query-string",
+        credentials=Credentials(basic=Basic(Secret("user"), secret["password"])),
+    )
+    other = Endpoint("http://127.0.0.1/", credentials=Credentials(bearer=secret["token"]))
+    settings = Settings(
+        (
+            Source("a", endpoint, Destination(siem), params=(("p", secret["param"]),)),
+            Source("b", endpoint, Destination(other)),
+        )
+    )
+    configure_logging("debug", form)
+    conceal_secrets(settings)
+    for text in texts.values():
+        logger.info("got %s", text, extra={"reason": f"<{text.split()[-1]}>"})
+    logger.info("asked %s", siem.url)
+    said = capsys.readouterr().err
+    assert "***" in said
+    for text in [*texts.values(), 'quo"te-in-header', "in-the-query-string"]:
+        assert text not in said
+        assert json.dumps(text)[1:-1] not in said

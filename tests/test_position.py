@@ -1,0 +1,196 @@
+"""What a source's snapshot holds."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flicker.auth import Concealer
+from flicker.dedup import DedupWindow
+from flicker.errors import RegistryError
+from flicker.pagination import Place
+from flicker.position import (
+    Position,
+    Scan,
+    api_fingerprint,
+    dump_position,
+    load_position,
+    view_position,
+)
+from flicker.settings import Destination, Endpoint, Pagination, Secret, Source
+
+NOON_NS = 1_735_732_800_000_000_000
+TOKEN = "tok+en/1234567"
+SOURCE = Source(
+    name="vendor",
+    endpoint=Endpoint("https://api.example.com/v1?tenant=7", (("X-Token", Secret("Bearer abc")),)),
+    destination=Destination(Endpoint("https://siem.example.com/")),
+    params=(("private_token", Secret(TOKEN)),),
+    time_filter_param="since",
+    pagination=Pagination("cursor", cursor_param="after", next_cursor_field="next"),
+)
+CONCEALER = Concealer(SOURCE.endpoint, SOURCE.params)
+
+
+def full_position() -> Position:
+    window = DedupWindow("vendor")
+    window.is_new(b"a" * 16, NOON_NS, None)
+    window.end_scan(None)
+    window.is_new(b"b" * 16, None, None)
+    link = (
+        f"https://api.example.com/v1?private_token={TOKEN.replace('+', '%2B').replace('/', '%2F')}"
+    )
+    return Position(
+        window,
+        last_timestamp_ns=NOON_NS + 1,
+        place=Place("url", link),
+        place_since="2025-01-01T12:00:00Z",
+        anchor=b"c" * 16,
+        start_ns=NOON_NS - 1,
+        rises=3,
+        falls=2,
+        shifts=True,
+        most_entries=100,
+        scan=Scan(
+            place=Place("cursor", "30401068764886351"),
+            started_ns=NOON_NS,
+            since="1735732800",
+            newest_ns=NOON_NS + 2,
+            first_request=False,
+            last_place=Place("page", 3),
+            last_anchor=b"d" * 16,
+            last_entries=4,
+            entries_again=5,
+            full_entries=6,
+            is_probing=True,
+            met=[b"01234567", b"89abcdef"],
+            rises=True,
+            falls=1,
+            latest_ns=NOON_NS,
+            empty_pages=2,
+            repeats=1,
+        ),
+    )
+
+
+def test_all_of_a_position_survives() -> None:
+    """T20 T60 whatever is added to it later, too."""
+    position = full_position()
+    state = dump_position(position, "f", CONCEALER)
+    loaded = load_position(pickle.loads(pickle.dumps(state)), "vendor", "f", CONCEALER)
+    assert loaded.window.snapshot() == position.window.snapshot()
+    assert replace(loaded, window=position.window) == position
+    # Only what is not its default proves that it was kept.
+    for made in (position, position.scan):
+        blank = vars(Position(DedupWindow("x")) if made is position else Scan(Place("top"), 0))
+        assert {name for name, value in vars(made).items() if value == blank[name]} <= {"pages"}
+
+
+def test_no_secret_is_kept() -> None:
+    """T67 the token that a link repeats is filled in again with that of the day."""
+    state = dump_position(full_position(), "f", CONCEALER)
+    assert b"1234567" not in pickle.dumps(state["place"])
+    assert "1234567" not in str(view_position({**state, "scan": None}))
+    today = Concealer(SOURCE.endpoint, (("private_token", Secret("new-token")),))
+    place = load_position(state, "vendor", "f", today).place
+    assert place == Place("url", "https://api.example.com/v1?private_token=new-token")
+
+
+PAGED = Pagination("page", limit_param="limit", page_param="page")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"endpoint": Endpoint("https://api.example.org/v1?tenant=7")},
+        {"endpoint": Endpoint("https://api.example.com/v2?tenant=7")},
+        {"pagination": PAGED},
+        {"pagination": None},
+        {"pagination": Pagination("cursor", cursor_param="page", next_cursor_field="next")},
+        {"time_filter_format": "unix"},
+        {"time_filter_param": "after"},
+        {"results_field": "data"},
+    ],
+)
+def test_a_cursor_is_not_sent_to_another_api(changes: dict[str, Any]) -> None:
+    """T65 the place and the scan are dropped; the watermark and what was shipped stay."""
+    state = dump_position(full_position(), api_fingerprint(SOURCE), CONCEALER)
+    fingerprint = api_fingerprint(replace(SOURCE, **changes))
+    position = load_position(state, "vendor", fingerprint, CONCEALER)
+    assert (position.place, position.place_since, position.scan) == (None, None, None)
+    assert (position.anchor, position.newest_first) == (None, False)
+    assert position.last_timestamp_ns == NOON_NS + 1
+    assert position.window.knows(b"a" * 16)
+    assert position.window.knows(b"b" * 16)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"params": (("private_token", Secret("another")),)},
+        {"message_field": "text"},
+        {"max_pages": 3},
+        {"endpoint": Endpoint("https://api.example.com/v1?tenant=8")},
+    ],
+)
+def test_the_place_stays_where_the_api_stays(changes: dict[str, Any]) -> None:
+    """T65 T66 a new token, say; names of parameters count, not their values."""
+    assert api_fingerprint(replace(SOURCE, **changes)) == api_fingerprint(SOURCE)
+
+
+def test_the_size_of_numbered_pages_counts() -> None:
+    """T65 page 7 of another size is another place."""
+    sizes = {
+        api_fingerprint(replace(SOURCE, pagination=replace(PAGED, page_size=size)))
+        for size in (50, 100)
+    }
+    assert len(sizes) == 2
+
+
+@pytest.mark.parametrize("state", [None, [], {}, {"version": 2}, {"version": "1"}])
+def test_state_of_another_version_is_refused(state: Any) -> None:
+    """T61 with the source's name and what to do."""
+    with pytest.raises(RegistryError, match=r"vendor.*newer"):
+        load_position(state, "vendor", "f", CONCEALER)
+
+
+@pytest.mark.parametrize(
+    ("rises", "falls", "newest_first", "ascending"),
+    [
+        (0, 0, False, False),
+        (0, 1, False, False),
+        (0, 2, True, False),
+        (1, 0, False, True),
+        (50, 50, False, False),
+        (3, 97, True, False),
+        (97, 3, False, True),
+    ],
+)
+def test_an_order_is_a_clear_majority(
+    rises: int, falls: int, newest_first: bool, ascending: bool
+) -> None:
+    """T10 T12 late events and wrong clocks do not turn a listing round."""
+    position = Position(DedupWindow("vendor"), rises=rises, falls=falls)
+    assert (position.newest_first, position.ascending) == (newest_first, ascending)
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        (None, {"cursor": None}),
+        (Place("offset", 9), {"cursor": None, "offset": 9}),
+        (Place("page", 2), {"cursor": None, "page": 2}),
+        (Place("cursor", "30401068764886351"), {"cursor": "30401068764886351"}),
+    ],
+)
+def test_people_see_the_timestamp_and_the_place(place: Place | None, shown: dict[str, Any]) -> None:
+    """T20 the cursor with every digit."""
+    position = Position(DedupWindow("vendor"), last_timestamp_ns=NOON_NS, place=place)
+    assert view_position(dump_position(position, "f", CONCEALER)) == {
+        "last_timestamp": "2025-01-01T12:00:00Z",
+        "scanning": False,
+        **shown,
+    }

@@ -1,0 +1,839 @@
+"""One source's partition against real servers: waits, failures, resumption, the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import random
+import threading
+import time
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from flicker.client import Client
+from flicker.deadletter import DeadLetters
+from flicker.demo.servers import Destination as DestinationServer
+from flicker.demo.servers import OktaApi, Request, Response
+from flicker.items import EventPage, Flush, Mark, Record
+from flicker.outbox import Outbox
+from flicker.runtime import Runtime
+from flicker.settings import (
+    Credentials,
+    Destination,
+    Endpoint,
+    Pagination,
+    Retry,
+    Secret,
+    Source,
+)
+from flicker.source import ApiPartition, ApiSource, RetiredPartition
+from tests.servers.listing import ListingApi, Style
+from tests.servers.scripted import ScriptedApi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+LIMIT_S = 20.0
+STEP_S = 0.5
+"""What no `next_batch` takes even on a busy machine; whatever blocks here blocks for longer."""
+
+HEARTBEAT_S = 0.25
+SECRET = "s3cret-t0ken"
+QUICK = Retry(initial_delay=timedelta(milliseconds=10), max_delay=timedelta(milliseconds=50))
+SINCE = "since"
+NOWHERE = Destination(Endpoint("http://127.0.0.1:9/"))
+
+
+class Drive:
+    """Does with a partition what Bytewax does, and checks what Bytewax relies on."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        retry: Retry = QUICK,
+        once: bool = False,
+        resume_state: dict[str, Any] | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        self.runtime = runtime or Runtime(
+            retry=retry,
+            dead_letters=DeadLetters(cast("Path", None)),
+            once=once,
+            rng=random.Random(1),  # noqa: S311 - the same waits in every run
+        )
+        self.part = ApiPartition(source, self.runtime, resume_state)
+        self.ids: list[int] = []
+        self.pages: list[list[int]] = []
+        self.snapshots: list[bytes] = []
+        self.others: list[Flush | Mark] = []
+        self.is_over = False
+        self._awake_at = 0.0
+
+    def step(self) -> None:
+        """Call `next_batch` if it is time; keep a snapshot behind each page."""
+        if self.is_over or time.monotonic() < self._awake_at:
+            return
+        started_at = time.monotonic()
+        try:
+            items = self.part.next_batch()
+        except StopIteration:
+            self.is_over = True
+            return
+        assert time.monotonic() - started_at < STEP_S
+        ahead_s = (self.part.next_awake() - datetime.now(timezone.utc)).total_seconds()
+        assert ahead_s <= HEARTBEAT_S
+        self._awake_at = time.monotonic() + ahead_s
+        for name, item in items:
+            assert name == self.part._name
+            if isinstance(item, EventPage):
+                page = [json.loads(event.raw)["id"] for event in item.events]
+                self.ids += page
+                self.pages.append(page)
+                self.snapshots.append(pickle.dumps(self.part.snapshot()))
+            else:
+                self.others.append(item)
+
+    def until(self, condition: Callable[[], object], *beside: Drive) -> None:
+        """Drive until something is so, within a limit."""
+        deadline = time.monotonic() + LIMIT_S
+        pause = threading.Event()
+        drives = (self, *beside)
+        while not condition():
+            for drive in drives:
+                drive.step()
+            assert time.monotonic() < deadline, "not in time"
+            awake_at = min(drive._awake_at for drive in drives)
+            pause.wait(min(max(0.0005, awake_at - time.monotonic()), 0.01))
+
+    def until_scanned(self) -> None:
+        """Drive to the end of a scan that is on its way or due."""
+        self.until(lambda: self.state["scan"] is not None)
+        self.until(lambda: self.state["scan"] is None)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return self.part.snapshot()
+
+
+@pytest.fixture(autouse=True)
+def _log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """No test may see a secret in any line, at any level."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    for record in caplog.records:
+        assert SECRET not in record.getMessage() + str(vars(record))
+
+
+def event(number: int, *, at: int | None = None, **more: object) -> dict[str, object]:
+    """Make an event; three share each second."""
+    second = number // 3 if at is None else at
+    moment = datetime(2025, 1, 1, 12, tzinfo=timezone.utc) + timedelta(seconds=second)
+    return {"id": number, "timestamp": moment.isoformat().replace("+00:00", "Z"), **more}
+
+
+def events(*numbers: int) -> list[dict[str, object]]:
+    return [event(number) for number in numbers]
+
+
+CURSOR = Pagination(
+    "cursor",
+    page_size=4,
+    limit_param="limit",
+    cursor_param="cursor",
+    next_cursor_field="pagination.next_cursor",
+)
+LINK = replace(CURSOR, next_cursor_field="next")
+OFFSET = Pagination("offset", page_size=4, limit_param="limit", offset_param="offset")
+PAGE = Pagination("page", page_size=4, limit_param="limit", page_param="page")
+
+
+def source_of(url: str, pagination: Pagination | None = CURSOR, **more: Any) -> Source:
+    facts: dict[str, Any] = {
+        "name": "s",
+        "endpoint": Endpoint(url, credentials=Credentials(bearer=Secret(SECRET))),
+        "destination": NOWHERE,
+        "poll_interval": timedelta(milliseconds=20),
+        "results_field": "events",
+        "timestamp_field": "timestamp",
+        "id_field": "id",
+        "time_filter_param": SINCE,
+        "pagination": pagination,
+    }
+    return Source(**{**facts, **more})
+
+
+def listing(count: int, paging: Any = "cursor", **more: Any) -> ListingApi:
+    return ListingApi(events(*range(count)), Style(paging=paging, time_param=SINCE, **more))
+
+
+def said(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[Any]:
+    return [
+        record
+        for record in caplog.records
+        if record.levelno >= level and record.name.startswith("flicker")
+    ]
+
+
+# Never waiting
+
+
+def test_waits_neither_for_the_api_nor_for_the_next_poll() -> None:
+    """T32: a worker's thread is never held, and epochs are never held up."""
+    page = Response(body={"events": events(1)})
+    with ScriptedApi([replace(page, fault="silence"), page]) as api:
+        drive = Drive(source_of(api.url, None, poll_interval=timedelta(seconds=30)))
+        drive.until(lambda: api.wait_for_silence(1, 0))
+        silent_until = time.monotonic() + 0.4
+        drive.until(lambda: time.monotonic() > silent_until)
+        assert drive.ids == []
+        api.release()
+        drive.until(lambda: drive.ids)
+        quiet_until = time.monotonic() + 0.4
+        drive.until(lambda: time.monotonic() > quiet_until)
+        assert len(api.requests) == 1
+
+
+def test_a_hanging_api_holds_up_no_other_source() -> None:
+    """T32: two partitions, one pool."""
+    with (
+        ScriptedApi([Response(body=[], fault="silence")]) as hanging,
+        ListingApi(events(0), Style(paging="offset")) as healthy,
+    ):
+        slow = Drive(source_of(hanging.url, None))
+        quick = Drive(source_of(healthy.endpoint, OFFSET, name="q"), runtime=slow.runtime)
+        quick.until(lambda: hanging.requests, slow)
+        for number in range(1, 6):
+            healthy.add(events(number))
+            quick.until(lambda number=number: number in quick.ids, slow)  # type: ignore[misc]
+        assert len(hanging.requests) == 1
+    assert quick.ids == list(range(6))
+
+
+# How long a refusal is waited out
+
+
+def dated(seconds: float) -> str:
+    return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
+
+
+def epoch(seconds: float) -> str:
+    return str(int(time.time() + seconds))
+
+
+BACKOFF = (0.5, 1.0)
+SLOWLY = (60.0, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("respond", "wait_s", "level"),
+    [
+        (lambda: Response(429, [("Retry-After", "2")]), (2, 2), logging.WARNING),
+        (lambda: Response(429, [("Retry-After", dated(8))]), (6, 8), logging.WARNING),
+        (lambda: Response(429, [("Retry-After", "1")]), (1, 1), logging.WARNING),
+        (lambda: Response(429, [("Retry-After", "0")]), BACKOFF, logging.WARNING),
+        (lambda: Response(429, [("Retry-After", "-5")]), BACKOFF, logging.WARNING),
+        (lambda: Response(429, [("Retry-After", "1.5")]), (1.5, 1.5), logging.WARNING),
+        (lambda: Response(429, [("Retry-After", "soon")]), BACKOFF, logging.WARNING),
+        (lambda: Response(429, [("Retry-After", "86400")]), (3600, 3600), logging.WARNING),
+        (lambda: Response(429, [("X-Rate-Limit-Reset", epoch(9))]), (6, 9), logging.WARNING),
+        (lambda: Response(429, [("X-RateLimit-Reset", epoch(-9))]), (1, 1), logging.WARNING),
+        (lambda: Response(429, [("RateLimit-Reset", "7")]), (7, 7), logging.WARNING),
+        (
+            lambda: Response(
+                403, [("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", epoch(9))]
+            ),
+            (6, 9),
+            logging.WARNING,
+        ),
+        (lambda: Response(403), SLOWLY, logging.ERROR),
+        (lambda: Response(401), SLOWLY, logging.ERROR),
+        (lambda: Response(404), SLOWLY, logging.ERROR),
+        (lambda: Response(400), SLOWLY, logging.ERROR),
+        (lambda: Response(302, [("Location", "http://localhost/")]), SLOWLY, logging.ERROR),
+        (lambda: Response(503, [("X-RateLimit-Reset", epoch(3500))]), BACKOFF, logging.WARNING),
+        (lambda: Response(500), BACKOFF, logging.WARNING),
+        (lambda: Response(body={}, fault="reset_before_headers"), BACKOFF, logging.WARNING),
+        (lambda: Response(200, body="<html>Sign in</html>"), BACKOFF, logging.WARNING),
+    ],
+)
+def test_waits_as_long_as_the_refusal_means(
+    respond: Callable[[], Response],
+    wait_s: tuple[float, float],
+    level: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """T29, T30, T31, T32, T34, T38: clamped, said once, position untouched, stoppable."""
+    with ScriptedApi([respond()]) as api:
+        drive = Drive(source_of(api.url), retry=Retry())
+        drive.until(lambda: said(caplog))
+        (record,) = said(caplog)
+        assert wait_s[0] <= record.wait_s <= wait_s[1]
+        assert record.levelno == level
+        assert record.source == "s"
+        assert drive.part._due_at - time.monotonic() == pytest.approx(record.wait_s, abs=STEP_S)
+        drive.step()
+        assert len(api.requests) == 1
+        assert drive.state["last_timestamp"] is None
+        drive.runtime.stop.set()
+        drive.runtime.stop.set()
+        drive.until(lambda: drive.is_over)
+
+
+def test_at_once_again_and_again_is_not_taken_at_its_word() -> None:
+    """T29: `Retry-After: 0` on each answer must not make us hammer."""
+    with ScriptedApi([Response(429, [("Retry-After", "0")])]) as api:
+        retry = Retry(initial_delay=timedelta(milliseconds=20))
+        drive = Drive(source_of(api.url), retry=retry)
+        drive.until(lambda: len(api.requests) >= 6)
+        assert api.requests[5].received_s - api.requests[4].received_s >= 0.16
+
+
+def test_trouble_for_a_human_is_said_once_and_outlived(caplog: pytest.LogCaptureFixture) -> None:
+    """T31: and its end is told."""
+    with ScriptedApi([*[Response(401)] * 4, Response(body={"events": events(1)})]) as api:
+        drive = Drive(source_of(api.url, None, poll_interval=timedelta(seconds=30)))
+        drive.until(lambda: drive.ids)
+        assert len(api.requests) == 5
+    (record,) = said(caplog)
+    assert "answers 401. Check the credentials" in record.reason
+    assert [r for r in caplog.records if r.getMessage() == "source answers again"]
+
+
+def test_goes_on_when_there_is_no_thread_for_a_request(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T32: an exception out of `next_batch` would stop every source."""
+    with listing(3) as api:
+        drive = Drive(source_of(api.endpoint))
+        submit = drive.runtime.pool.submit
+        refusals = iter([True, True])
+
+        def refuse(task: Callable[[], None]) -> None:
+            if next(refusals, False):
+                raise RuntimeError
+            submit(task)
+
+        monkeypatch.setattr(drive.runtime.pool, "submit", refuse)
+        drive.until(lambda: drive.ids)
+    assert drive.ids == [0, 1, 2]
+    assert "want of a thread" in said(caplog)[0].reason
+
+
+def test_a_fault_of_ours_is_logged_without_what_it_quotes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T67: and neither stops the source nor moves it."""
+    with listing(3) as api:
+        drive = Drive(source_of(api.endpoint))
+        decode = drive.part._decoder.decode
+        faults = iter([ValueError(SECRET), RecursionError(SECRET)])
+
+        def fail(body: bytes, content_type: str) -> Any:
+            for fault in faults:
+                raise fault
+            return decode(body, content_type)
+
+        monkeypatch.setattr(drive.part._decoder, "decode", fail)
+        drive.until(lambda: drive.ids)
+    assert drive.ids == [0, 1, 2]
+    assert [r.fault for r in said(caplog) if hasattr(r, "fault")] == [
+        "ValueError",
+        "RecursionError",
+    ]
+
+
+# Nothing lost, nothing twice
+
+
+@pytest.mark.parametrize(
+    ("paging", "pagination"),
+    [("cursor", CURSOR), ("link", LINK), ("offset", OFFSET), ("page", PAGE)],
+)
+def test_a_storm_of_failures_costs_no_event(paging: str, pagination: Pagination) -> None:
+    """T32, T35, T36, T41: each page in turn fails in some way, and is read once."""
+    dice = random.Random(7)  # noqa: S311
+    body = json.dumps({"events": events(90, 91)}).encode()
+    troubles = [
+        Response(503),
+        Response(429, [("Retry-After", "0")]),
+        Response(500, body="<html>"),
+        Response(body=body, fault="reset_before_headers"),
+        Response(body=body, fault="reset_mid_body"),
+        Response(body=body, fault="truncate"),
+        Response(body=body, fault="bad_chunk"),
+        Response(body=body[:-3]),
+        Response(body=body + body),
+        Response(body=body + b"<!-- -->"),
+        Response(body=b"{}\n{}\n"),
+        Response(body=b"callback(" + body + b")"),
+        Response(body="<html>Sign in</html>", headers=[("Content-Type", "text/html")]),
+        Response(body={"error": "maintenance"}),
+        Response(headers=[("Content-Encoding", "br")], body=b"\x0b\x02\x80"),
+    ]
+    dice.shuffle(troubles)
+    coming = iter([answer for trouble in troubles for answer in (trouble, None)])
+    with listing(30, paging) as api:
+        api.before_reply = lambda _: next(coming, None)
+        drive = Drive(source_of(api.endpoint, pagination))
+        drive.until_scanned()
+        drive.until(lambda: next(coming, "over") == "over")
+        api.add(events(30))
+        drive.until(lambda: 30 in drive.ids)
+    assert drive.ids == list(range(31))
+
+
+@pytest.mark.parametrize("answer", [Response(204), Response(200), Response(body={"events": []})])
+def test_an_empty_answer_is_no_event_and_no_failure(
+    answer: Response, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T36: the next poll reads on."""
+    with ScriptedApi([answer, answer, Response(body={"events": events(1)})]) as api:
+        drive = Drive(source_of(api.url, None))
+        drive.until(lambda: drive.ids)
+    assert drive.ids == [1]
+    assert said(caplog) == []
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 422])
+@pytest.mark.parametrize("at_start", [True, False])
+@pytest.mark.parametrize(("paging", "pagination"), [("cursor", CURSOR), ("link", LINK)])
+def test_a_refused_cursor_costs_no_event(
+    status: int, at_start: bool, paging: str, pagination: Pagination
+) -> None:
+    """T18: mid-scan, and at start-up with a kept one, the scan starts over from the watermark."""
+    with listing(10, paging, never_ends=True) as api:
+        source = source_of(api.endpoint, pagination)
+        drive = Drive(source)
+        refused: list[str] = []
+
+        def refuse(request: Request) -> Response | None:
+            if "cursor" in request.params and not refused:
+                refused.append(request.target)
+                return Response(status, body={"error": "the cursor is expired"})
+            return None
+
+        if at_start:
+            drive.until_scanned()
+            assert drive.ids == list(range(10))
+            ids = drive.ids
+            drive = Drive(source, resume_state=pickle.loads(pickle.dumps(drive.state)))
+            drive.ids = ids
+        api.before_reply = refuse
+        count = len(api.requests)
+        drive.until(lambda: refused)
+        api.add(events(10, 11))
+        drive.until(lambda: 11 in drive.ids)
+        anew = next(r for r in api.requests[count:] if "cursor" not in r.params)
+        if at_start:
+            assert anew.params[SINCE] == "2025-01-01T12:00:03Z"
+    assert drive.ids == list(range(12))
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_cursor_that_is_always_refused_is_not_hammered(
+    once: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T18: first pages that succeed in between do not count as recovery."""
+    with listing(10, order="desc") as api:
+        api.before_reply = lambda r: Response(410) if "cursor" in r.params else None
+        retry = Retry(initial_delay=timedelta(milliseconds=20), max_retries=4 if once else None)
+        drive = Drive(source_of(api.endpoint), retry=retry, once=once)
+        if once:
+            drive.until(lambda: Flush("s") in drive.others)
+            assert drive.runtime.failed == {"s"}
+            assert len(api.requests) == 10
+        else:
+            drive.until(lambda: len(api.requests) >= 12)
+            # The fifth restart waits 16 times the first delay, less jitter.
+            assert api.requests[10].received_s - api.requests[9].received_s >= 0.16
+            assert len(said(caplog, logging.ERROR)) == 1
+        assert drive.ids == [9, 8, 7, 6]
+
+
+def test_an_api_whose_cursors_are_all_refused_is_read_as_far_as_timestamps_lead() -> None:
+    """T18: each restart gets on by a page, and that is no reason to slow down."""
+    with listing(25) as api:
+        api.before_reply = lambda r: Response(410) if "cursor" in r.params else None
+        retry = Retry(max_retries=3, initial_delay=timedelta(milliseconds=10))
+        drive = Drive(source_of(api.endpoint), retry=retry, once=True)
+        drive.until(lambda: Flush("s") in drive.others)
+        assert drive.runtime.failed == set()
+    assert drive.ids == list(range(25))
+
+
+def test_a_page_number_beyond_a_shrunken_listing_is_approached_politely() -> None:
+    """T11: 404 for page after page, as of an API that is gone, is no hot loop."""
+    with ListingApi(events(*range(16)), Style(paging="page", beyond="404")) as api:
+        source = source_of(api.endpoint, PAGE, time_filter_param=None)
+        drive = Drive(source)
+        drive.until_scanned()
+        assert drive.state["place"] is not None
+        resumed = Drive(source, resume_state=drive.state, retry=Retry())
+        api.before_reply = lambda _: Response(404)
+        count = len(api.requests)
+        resumed.until(lambda: len(api.requests) >= count + 2)
+        gap_s = api.requests[count + 1].received_s - api.requests[count].received_s
+        assert gap_s >= 0.4
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "http://127.0.0.1:{other}/x?{query}",
+        "https://127.0.0.1:{own}/x",
+        "http://u@127.0.0.1:{own}/",
+    ],
+)
+def test_a_link_off_the_origin_is_not_followed_but_its_page_is_shipped(
+    where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T24: no request arrives there; the source recovers when the link is right again."""
+    with ScriptedApi([Response(body=[])]) as other, listing(10, "link") as api:
+        target = where.format(other=other.port, own=api.port, query=SECRET)
+        wrong = Response(
+            headers=[("Link", f'<{target}>; rel="next"')], body={"events": events(0, 1, 2, 3)}
+        )
+        api.before_reply = lambda _: wrong
+        drive = Drive(source_of(api.endpoint, LINK))
+        drive.until(lambda: len(api.requests) >= 4)
+        assert drive.ids == [0, 1, 2, 3]
+        (record,) = said(caplog, logging.ERROR)
+        assert "off the configured origin" in record.reason
+        api.before_reply = None
+        drive.until(lambda: 9 in drive.ids)
+        drive.until_scanned()
+        assert other.requests == []
+    assert drive.ids == list(range(10))
+
+
+def test_a_link_off_the_origin_ends_a_run_of_once() -> None:
+    """T24: which otherwise would start over for ever."""
+    wrong = Response(
+        headers=[("Link", '<http://localhost:1/>; rel="next"')], body={"events": events(0)}
+    )
+    with ScriptedApi([wrong]) as api:
+        drive = Drive(source_of(api.url, LINK), retry=replace(QUICK, max_retries=2), once=True)
+        drive.until(lambda: Flush("s") in drive.others)
+        assert drive.runtime.failed == {"s"}
+        assert drive.ids == [0]
+
+
+def test_events_of_the_future_are_shipped_once_and_blind_nobody() -> None:
+    """T54: a clock of ours that is behind is the same thing."""
+    ahead = (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat().replace("+00:00", "Z")
+    with listing(3) as api:
+        api.add([{"id": 90, "timestamp": ahead}])
+        drive = Drive(source_of(api.endpoint))
+        drive.until_scanned()
+        api.add(events(3))
+        drive.until(lambda: 3 in drive.ids)
+        drive.until_scanned()
+        drive.until_scanned()
+        since = [request.params[SINCE] for request in api.requests if SINCE in request.params]
+    assert sorted(drive.ids) == [0, 1, 2, 3, 90]
+    assert since == sorted(since)
+    assert since[-1] == "2025-01-01T12:00:01Z"
+
+
+def test_okta_is_read_without_loss_or_repeat() -> None:
+    """T19, T25, T29: links are followed as they are, 429 waited out, late events read."""
+    token = SECRET
+    with OktaApi(token=token, every_nth_429=4, rng=random.Random(3)) as api:  # noqa: S311
+        late = datetime.now(timezone.utc) - timedelta(minutes=5)
+        for number in range(12):
+            moment = late + timedelta(seconds=number if number != 9 else 0)
+            api.add(
+                [
+                    {
+                        "uuid": f"u{number}",
+                        "id": number,
+                        "published": moment.isoformat(timespec="milliseconds")[:-6] + "Z",
+                    }
+                ]
+            )
+        source = source_of(
+            api.url + "/api/v1/logs",
+            replace(LINK, cursor_param="after"),
+            endpoint=Endpoint(
+                api.url + "/api/v1/logs", headers=(("Authorization", Secret(f"SSWS {token}")),)
+            ),
+            results_field="",
+            timestamp_field="published",
+            id_field="uuid",
+            start_time=timedelta(days=1),
+        )
+        drive = Drive(source)
+        drive.until(lambda: len(drive.ids) >= 12 and api.limited_count > 0)
+        requested = [request.target for request in api.requests]
+    assert drive.ids == list(range(12))
+    assert all(target.count("limit=") == 1 and target.count("after=") <= 1 for target in requested)
+
+
+# Snapshots
+
+
+def builtins_only(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(builtins_only, [*value, *value.values()]))
+    if isinstance(value, (list, tuple)):
+        return all(map(builtins_only, value))
+    return type(value) in {str, bytes, int, float, bool, type(None)}
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize(
+    ("paging", "pagination"),
+    [("cursor", CURSOR), ("link", LINK), ("offset", OFFSET), ("page", PAGE)],
+)
+def test_a_partition_rebuilt_at_any_page_reads_on_as_it_would_have(
+    paging: str, order: str, pagination: Pagination
+) -> None:
+    """T09, T19, T25, T67: the next request is the same to the byte, and so are the events.
+
+    The token in the query, which this vendor echoes in its links, is in no snapshot.
+    """
+    with listing(18, paging, order=order) as api:
+        source = source_of(
+            api.endpoint, pagination, params=(("token", Secret(SECRET)), ("q", Secret("a+b/c=d e")))
+        )
+        drive = Drive(source)
+        drive.until_scanned()
+        requests = [request.target for request in api.requests]
+        assert sorted(drive.ids) == list(range(18))
+        assert len(drive.snapshots) == 5
+        for number, packed in enumerate(drive.snapshots, 1):
+            state = pickle.loads(packed)
+            assert builtins_only(state)
+            assert SECRET.encode() not in packed
+            if number == len(drive.snapshots) == len(requests):
+                continue
+            count = len(api.requests)
+            resumed = Drive(source, resume_state=state)
+            assert pickle.dumps(resumed.state) == packed
+            resumed.until(lambda count=count: len(api.requests) > count)  # type: ignore[misc]
+            assert api.requests[count].target == requests[number]
+            resumed.until(lambda resumed=resumed: resumed.state["scan"] is None)  # type: ignore[misc]
+            assert resumed.pages == drive.pages[number:]
+            # What was read on does not reach back into the snapshot.
+            assert pickle.dumps(state) == packed
+
+
+@pytest.mark.parametrize(
+    ("params", "sent"),
+    [
+        ((("token", Secret("another-one")),), "another-one"),
+        ((("token", Secret("short")),), None),
+    ],
+)
+def test_a_kept_link_takes_the_token_of_today_or_is_dropped(
+    params: tuple[tuple[str, Secret], ...], sent: str | None
+) -> None:
+    """T67: a link whose token is gone is useless; the scan starts over from the watermark."""
+    with listing(10, "link") as api:
+        source = source_of(api.endpoint, LINK, params=(("token", Secret(SECRET)),))
+        drive = Drive(source)
+        drive.until(lambda: drive.snapshots)
+        state = pickle.loads(drive.snapshots[0])
+        drive.until_scanned()
+        count = len(api.requests)
+        resumed = Drive(replace(source, params=params), resume_state=state)
+        resumed.until(lambda: 9 in resumed.ids)
+        request = api.requests[count]
+        assert ("cursor" in request.params) is (sent is not None)
+        assert request.params["token"] == (sent or "short")
+        assert "\0" not in "".join(r.target for r in api.requests)
+    assert drive.ids[:4] + resumed.ids == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("paging", "pagination", "change"),
+    [
+        ("cursor", CURSOR, {"pagination": OFFSET}),
+        ("cursor", CURSOR, {"pagination": replace(CURSOR, cursor_param="offset")}),
+        ("link", LINK, {"pagination": PAGE}),
+        ("cursor", CURSOR, {"time_filter_param": "cursor"}),
+        ("offset", OFFSET, {"pagination": PAGE}),
+    ],
+)
+def test_a_place_is_not_sent_to_another_api(
+    paging: str, pagination: Pagination, change: dict[str, Any]
+) -> None:
+    """T65: pagination, parameters and addresses change between two runs."""
+    with listing(10, paging) as api, ScriptedApi([Response(body={"events": []})]) as changed:
+        source = source_of(api.endpoint, pagination)
+        drive = Drive(source)
+        drive.until_scanned()
+        drive.until(lambda: len(drive.pages) >= 3)
+        middle = pickle.loads(drive.snapshots[1])
+        resumed = Drive(
+            replace(source, **{"endpoint": Endpoint(changed.url), **change}), resume_state=middle
+        )
+        resumed.until(lambda: changed.requests)
+        (request, *_) = changed.requests
+    allowed = {("limit", "4"), ("offset", "0"), ("page", "1")}
+    assert set(request.query) <= allowed
+
+
+def test_a_changed_endpoint_is_asked_from_the_watermark() -> None:
+    """T65: the timestamp still means what it meant."""
+    with listing(10, "link", never_ends=True) as api:
+        source = source_of(api.endpoint, LINK)
+        drive = Drive(source)
+        drive.until_scanned()
+        with ScriptedApi([Response(body={"events": events(9, 10)})]) as changed:
+            moved = replace(source, endpoint=Endpoint(changed.url + "/v2"))
+            resumed = Drive(moved, resume_state=drive.state)
+            resumed.until(lambda: resumed.ids)
+            (request, *_) = changed.requests
+    assert request.target == "/v2?since=2025-01-01T12:00:03Z&limit=4"
+    assert resumed.ids == [10]
+
+
+# Backpressure and the end
+
+
+def outbox_of(drive: Drive, destination: DestinationServer) -> Outbox:
+    endpoint = Endpoint(destination.url)
+    outbox = Outbox("s", Destination(endpoint), Client(endpoint), drive.runtime)
+    drive.runtime.outboxes["s"] = outbox
+    return outbox
+
+
+def record(number: int) -> Record:
+    return Record(
+        number.to_bytes(16, "big"),
+        b'{"source":"s","id":"e%d","timestamp":null,"message":null,"event":{}}' % number,
+    )
+
+
+def test_pauses_while_its_outbox_is_full() -> None:
+    """T63: no request before something was delivered, and then at once."""
+    with listing(3) as api, DestinationServer() as destination:
+        destination.respond = lambda _: Response(503, fault="silence")
+        drive = Drive(source_of(api.endpoint), retry=replace(QUICK, max_queue_size=2))
+        outbox = outbox_of(drive, destination)
+        for number in range(2):
+            outbox.add([record(number)])
+        paused_until = time.monotonic() + 0.3
+        drive.until(lambda: time.monotonic() > paused_until)
+        assert api.requests == []
+        destination.respond = None
+        assert destination.wait_for_silence(2, LIMIT_S)
+        destination.release()
+        drive.until(lambda: drive.ids)
+    assert drive.ids == [0, 1, 2]
+
+
+def test_stops_when_what_it_owes_is_delivered() -> None:
+    """T64: first the buffer is flushed, then the outbox drained, then it is over."""
+    with listing(3) as api, DestinationServer() as destination:
+        drive = Drive(source_of(api.endpoint))
+        outbox = outbox_of(drive, destination)
+        drive.until_scanned()
+        destination.respond = lambda _: Response(200, fault="silence")
+        outbox.add([record(1)])
+        drive.runtime.stop.set()
+        drive.until(lambda: Flush("s") in drive.others)
+        asked = len(api.requests)
+        waited_until = time.monotonic() + 0.2
+        drive.until(lambda: time.monotonic() > waited_until)
+        assert not drive.is_over
+        outbox.is_flushed = True
+        waited_until = time.monotonic() + 0.2
+        drive.until(lambda: time.monotonic() > waited_until)
+        assert not drive.is_over
+        assert destination.wait_for_silence(1, LIMIT_S)
+        destination.respond = None
+        destination.release()
+        drive.until(lambda: drive.is_over)
+        assert outbox.owed == 0
+        assert len(api.requests) == asked
+    assert drive.others[0] == Mark()
+    assert drive.others.count(Flush("s")) == 1
+    assert drive.others[-1] == Mark()
+    with pytest.raises(StopIteration):
+        drive.part.next_batch()
+
+
+def test_does_not_stop_before_the_buffer_has_let_go() -> None:
+    """T64: an outbox that owes nothing yet may be owed to in a moment."""
+    with listing(3) as api, DestinationServer() as destination:
+        drive = Drive(source_of(api.endpoint))
+        outbox = outbox_of(drive, destination)
+        drive.until_scanned()
+        drive.runtime.stop.set()
+        waited_until = time.monotonic() + 0.2
+        drive.until(lambda: time.monotonic() > waited_until)
+        assert not drive.is_over
+        outbox.is_flushed = True
+        drive.until(lambda: drive.is_over)
+
+
+def test_asked_twice_it_stops_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """T64: and says what is not delivered, which stays in the registry."""
+    with listing(3) as api, DestinationServer() as destination:
+        destination.respond = lambda _: Response(503, fault="silence")
+        drive = Drive(source_of(api.endpoint))
+        outbox = outbox_of(drive, destination)
+        outbox.add([record(1)])
+        drive.runtime.stop.set()
+        drive.runtime.stop.set()
+        drive.until(lambda: drive.is_over)
+        assert outbox.owed == 1
+    assert [r.batches_owed for r in said(caplog) if hasattr(r, "batches_owed")] == [1]
+
+
+@pytest.mark.parametrize("max_pages", [None, 2])
+def test_reads_once_and_ends(max_pages: int | None) -> None:
+    """`--once`: one poll with all its pages, or as many as are allowed."""
+    with listing(10, never_ends=True) as api, DestinationServer() as destination:
+        source = source_of(api.endpoint, max_pages=max_pages)
+        drive = Drive(source, once=True)
+        outbox_of(drive, destination).is_flushed = True
+        drive.until(lambda: drive.is_over)
+        assert drive.runtime.failed == set()
+        if max_pages is not None:
+            again = Drive(source, once=True, resume_state=drive.state)
+            outbox_of(again, destination).is_flushed = True
+            again.until(lambda: again.is_over)
+            assert drive.ids == list(range(8))
+            assert again.ids == [8, 9]
+        else:
+            assert drive.ids == list(range(10))
+
+
+def test_once_gives_up_on_an_api_that_is_down(caplog: pytest.LogCaptureFixture) -> None:
+    """`--once`: after `max_retries`, and says so."""
+    with ScriptedApi([Response(503)]) as api, DestinationServer() as destination:
+        drive = Drive(source_of(api.url), retry=replace(QUICK, max_retries=3), once=True)
+        outbox_of(drive, destination).is_flushed = True
+        drive.until(lambda: drive.is_over)
+        assert len(api.requests) == 4
+        assert drive.runtime.failed == {"s"}
+    assert "giving up on the source" in [r.getMessage() for r in said(caplog, logging.ERROR)]
+
+
+@pytest.mark.parametrize("state", [None, {"version": 1, "kept": b"as it is"}])
+def test_a_retired_source_polls_nothing_and_keeps_its_state(state: dict[str, Any] | None) -> None:
+    runtime = Runtime(retry=QUICK, dead_letters=DeadLetters(cast("Path", None)))
+    source = ApiSource({}, ["b", "a"], runtime, {})
+    assert source.list_parts() == ["a", "b"]
+    part = source.build_part("poll", "a", state)
+    assert isinstance(part, RetiredPartition)
+    assert part.next_batch() == [("a", Mark())]
+    assert part.next_batch() == []
+    assert part.snapshot() == state
+    runtime.stop.set()
+    runtime.stop.set()
+    items: Sequence[Any] = part.next_batch()
+    assert items == [("a", Flush("a"))]
+    assert part.next_batch() == [("a", Mark())]
+    with pytest.raises(StopIteration):
+        part.next_batch()

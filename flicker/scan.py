@@ -136,33 +136,46 @@ class Scanner:
         events = self._new_events(page)
         following = next_place(self._source.pagination, place, page, links)
         scan.repeats = scan.repeats + 1 if self._is_repeated_page(page) else 0
-        repeated = scan.repeats >= REPEATED_PAGES
-        first_request, scan.first_request = scan.first_request, False
+        if scan.first_request and place.is_token:
+            self._remember(_digest(place))
+        scan.first_request = False
         if page.entries:
             self._note_last_place(place, page)
             scan.empty_pages = 0
         else:
             scan.empty_pages += 1
+        is_end, kept = self._judge_end(page, following, now_ns)
+        if is_end or following is None:
+            self._end(kept)
+            return events, True
+        scan.place = following
+        return events, is_cut
+
+    def _judge_end(
+        self, page: Page, following: Place | None, now_ns: int
+    ) -> tuple[bool, Place | None]:
+        """Judge whether a page ends the scan.
+
+        Returns:
+            That, and the place at which an append-only listing then goes on.
+        """
+        scan = self._scan
         if following is None:
-            self._end(None)
-        elif repeated and not following.is_token:
-            self._warn_once("the API sends the same page for every page number or offset")
-            self._end(None)
-        elif following.is_token and (following == place or self._is_met(following, first_request)):
-            if following != place:
+            return True, None
+        if following.is_token:
+            if following == scan.place:
+                return True, following
+            if not self._remember(_digest(following)):
                 self._warn_once("the API's cursors go in a circle")
-            self._end(following if following == place else None)
-        elif repeated and page.entries:
-            self._warn_once("the API sends the same page for every cursor")
-            self._end(following)
-        elif page.entries == 0 and not self._looks_behind_empty_page(following):
-            self._end(following if following.is_token else scan.last_place)
-        elif self._has_caught_up(page, following, now_ns):
-            self._end(following if following.is_token else scan.last_place)
-        else:
-            scan.place = following
-            return events, is_cut
-        return events, True
+                return True, None
+        if scan.repeats >= REPEATED_PAGES:
+            what = "cursor" if following.is_token else "page number or offset"
+            self._warn_once(f"the API sends the same page for every {what}")
+            return True, following if following.is_token else None
+        kept = following if following.is_token else scan.last_place
+        if page.entries == 0:
+            return not self._looks_behind_empty_page(following), kept
+        return self._has_caught_up(page, following, now_ns), kept
 
     def take_refusal(self) -> bool:
         """Take it that the API refuses the place asked for, if it can.
@@ -373,14 +386,6 @@ class Scanner:
 
     def _is_repeated_page(self, page: Page) -> bool:
         return page.entries > 0 and not self._remember(page.digest)
-
-    def _is_met(self, place: Place, first_request: bool) -> bool:
-        met = False
-        if first_request and self._scan.place.is_token:
-            self._remember(_digest(self._scan.place))
-        if not self._remember(_digest(place)):
-            met = True
-        return met
 
     def _remember(self, digest: bytes) -> bool:
         met = self._scan.met

@@ -71,6 +71,7 @@ def dripping_listener(data: bytes, interval_s: float = 0.05) -> Iterator[int]:
         def drip() -> None:
             connection, _ = listener.accept()
             with connection:
+                connection.recv(65536)
                 for index in range(len(data)):
                     if over.wait(interval_s):
                         return

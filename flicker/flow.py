@@ -29,7 +29,7 @@ from flicker.timefmt import parse_timestamp
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flicker.settings import Settings
+    from flicker.settings import Settings, Source
 
 _SQLITE_FAILURE = re.compile(r'SqliteFailure\(.*Some\("(.*?)"\)', re.DOTALL)
 _PEER_FAILURE = re.compile(r"^(?:Send|Recv) thread panic")
@@ -86,7 +86,7 @@ def build(
                 "what it owes is delivered",
                 extra={"source": name},
             )
-    initial = _seed_positions(registry.seeds if registry else {})
+    initial = _seed_positions(registry.seeds if registry else {}, sources)
     filters = {name: compile_filter(source) for name, source in sources.items()}
     renderers = {name: compile_renderer(name) for name in sources}
 
@@ -145,10 +145,14 @@ def explain_failure(error: BaseException, registry: Registry | None) -> str:
     )
 
 
-def _seed_positions(seeds: Mapping[str, Mapping[str, Any]]) -> dict[str, Position]:
+def _seed_positions(
+    seeds: Mapping[str, Mapping[str, Any]], sources: Mapping[str, Source]
+) -> dict[str, Position]:
     """Give the positions that the readable view tells, coarse as they are."""
     positions = {}
     for name, seed in seeds.items():
+        if name not in sources:
+            continue
         timestamp, cursor = seed.get("last_timestamp"), seed.get("cursor")
         position = Position(DedupWindow(name))
         if isinstance(timestamp, (str, int)):
@@ -159,10 +163,16 @@ def _seed_positions(seeds: Mapping[str, Mapping[str, Any]]) -> dict[str, Positio
         for kind in ("offset", "page"):
             if isinstance(seed.get(kind), int):
                 position.place = Place(kind, seed[kind])
+        pagination = sources[name].pagination
+        kept_kinds = {"cursor", "url"} if pagination and pagination.type == "cursor" else set()
+        if pagination is not None:
+            kept_kinds.add(pagination.type)
+        if position.place is not None and position.place.kind not in kept_kinds:
+            position.place = None
         positions[name] = position
         logger.warning(
-            "starting from the registry's readable view, since its partitions are gone; the "
-            "events of the last instant may repeat",
+            "starting from the registry's readable view, since its partitions are gone; what was "
+            "read and not yet delivered is read again, and some events repeat",
             extra={"source": name},
         )
     return positions

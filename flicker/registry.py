@@ -37,6 +37,7 @@ POLL_STEP = f"{FLOW_ID}.poll"
 BUFFER_STEP = f"{FLOW_ID}.buffer"
 SHIP_STEP = f"{FLOW_ID}.ship"
 VIEW_INTERVAL_S = 2.0
+PLACE_KEYS = ("last_timestamp", "cursor", "offset", "page")
 
 logger = logging.getLogger(__name__)
 
@@ -75,14 +76,21 @@ class Registry:
         directory: The recovery partitions.
         view_path: The readable view, None where there is none.
         names: Sources with state.
-        seeds: Readable view of each source, where it is all that is left.
+        view: Sources of the readable view, as it was found.
+        is_new: Whether the view is all that is left, if there is one.
     """
 
     directory: Path
     view_path: Path | None
     names: list[str]
-    seeds: dict[str, dict[str, Any]]
+    view: dict[str, dict[str, Any]]
+    is_new: bool
     lock_file: int
+
+    @property
+    def seeds(self) -> dict[str, dict[str, Any]]:
+        """Where sources begin whose partitions are gone."""
+        return {name: settled_part(view) for name, view in self.view.items()} if self.is_new else {}
 
     @property
     def journal_dir(self) -> Path:
@@ -110,7 +118,7 @@ def open_registry(
         lock_file = _lock(directory, process_index)
         with _held_lock(directory / "lock-init"):
             is_new = not list(directory.glob("part-*.sqlite3"))
-            seeds = _read_seeds(view_path, is_new=is_new)
+            view = _read_view(view_path, is_new=is_new)
             if is_new:
                 _create_partitions(directory)
     except OSError as error:
@@ -121,7 +129,7 @@ def open_registry(
         check_version(state, name)
         if step_id in {POLL_STEP, BUFFER_STEP, SHIP_STEP}:
             names.add(name)
-    return Registry(directory, view_path, sorted(names), seeds, lock_file)
+    return Registry(directory, view_path, sorted(names), view, is_new, lock_file)
 
 
 def _lock(directory: Path, process_index: int) -> int:
@@ -160,8 +168,8 @@ def _create_partitions(directory: Path) -> None:
             path.rename(directory / path.name)
 
 
-def _read_seeds(view_path: Path | None, *, is_new: bool) -> dict[str, dict[str, Any]]:
-    """Read the view, which counts only where the partitions are gone."""
+def _read_view(view_path: Path | None, *, is_new: bool) -> dict[str, dict[str, Any]]:
+    """Read the view, which nobody can do without where the partitions are gone."""
     if view_path is None or not view_path.exists() or view_path.stat().st_size == 0:
         return {}
     try:
@@ -184,7 +192,7 @@ def _read_seeds(view_path: Path | None, *, is_new: bool) -> dict[str, dict[str, 
             f"{VERSION}. Run the Flicker that wrote it, or a newer one"
         )
         raise RegistryError(message)
-    return sources if is_new else {}
+    return sources
 
 
 def read_states(directory: Path) -> dict[StateKey, Any]:
@@ -276,12 +284,17 @@ def _resumable_rows(partitions: list[sqlite3.Connection]) -> dict[StateKey, byte
     return rows
 
 
-def view_of(states: Mapping[StateKey, Any], configured: set[str]) -> dict[str, Any]:
+def view_of(
+    states: Mapping[StateKey, Any], configured: set[str], before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Give the readable view of snapshots.
 
     Args:
         states: As `read_states` gives them.
         configured: Names in the configuration; others are marked as retired.
+        before: The view's sources as they were. What a source has read and
+            not delivered is in its snapshots only, so the view goes on
+            telling up to where all had been delivered.
     """
     sources: dict[str, Any] = {}
     for (step_id, name), state in sorted(states.items()):
@@ -292,9 +305,35 @@ def view_of(states: Mapping[StateKey, Any], configured: set[str]) -> dict[str, A
         elif step_id == BUFFER_STEP:
             sources.setdefault(name, {})["buffered_events"] = len(state["records"])
     for name, view in sources.items():
+        if not _is_settled(view):
+            delivered = settled_part((before or {}).get(name, {}))
+            if not _is_owing(view):
+                # The scans before the one that runs are delivered of.
+                delivered["last_timestamp"] = view.get("last_timestamp")
+            view["delivered_up_to"] = delivered
         if name not in configured:
             view["retired"] = True
     return {"version": VERSION, "api_sources": sources}
+
+
+def settled_part(view: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the part of a source's view that all before it was delivered of.
+
+    Args:
+        view: The source's, in the readable view; also as the Rust Flicker
+            wrote it, with `last_timestamp` and `cursor` only.
+    """
+    if not _is_settled(view):
+        return dict(view.get("delivered_up_to", {}))
+    return {key: view[key] for key in PLACE_KEYS if key in view}
+
+
+def _is_settled(view: Mapping[str, Any]) -> bool:
+    return not view.get("scanning") and not _is_owing(view)
+
+
+def _is_owing(view: Mapping[str, Any]) -> bool:
+    return bool(view.get("buffered_events") or view.get("undelivered_batches"))
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -332,6 +371,7 @@ class Caretaker:
         self._registry = registry
         self._configured = configured
         self._outboxes = outboxes
+        self._view: dict[str, Any] = dict(registry.view)
         self._written: bytes | None = None
         self._failed: str | None = None
         self._stopped = threading.Event()
@@ -377,8 +417,9 @@ class Caretaker:
         path = self._registry.view_path
         if path is None:
             return
-        view = json.dumps(view_of(states, self._configured), indent=2, ensure_ascii=False)
-        data = view.encode() + b"\n"
+        view = view_of(states, self._configured, self._view)
+        self._view = view["api_sources"]
+        data = json.dumps(view, indent=2, ensure_ascii=False).encode() + b"\n"
         if data != self._written or not path.exists():
             write_atomically(path, data)
             self._written = data

@@ -321,6 +321,26 @@ def test_parts_of_the_registry_are_deleted(home: Home, deleted: str, repeats: ra
         assert home.view()["s"]["last_timestamp"] == "2025-01-01T12:00:00.024Z"
 
 
+def test_partitions_that_are_lost_take_no_event_with_them(home: Home) -> None:
+    """T61: the view tells up to where all was delivered, whatever was read since."""
+    with ListingApi(make_events(20), STYLE) as api, Destination() as siem:
+        home.configure(make_source("s", api.endpoint, siem.url))
+        process = home.start()
+        assert all_once(siem, 20), process.stderr
+        end = {"last_timestamp": "2025-01-01T12:00:00.019Z", "undelivered_batches": 0}
+        assert wait_until(lambda: end.items() <= home.view().get("s", {}).items())
+        siem.respond = always(503)
+        api.add(make_events(30, 20))
+        owed = {"last_timestamp": "2025-01-01T12:00:00.049Z", "undelivered_batches": 3}
+        assert wait_until(lambda: owed.items() <= home.view()["s"].items())
+        process.kill()
+        shutil.rmtree(home.recovery_dir)
+        siem.respond = None
+        assert home.run_once().code == 0
+        assert set(siem.ids) == ids_of(make_events(50))
+        assert sum(siem.duplicates.values()) <= 1
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_full_disk_under_the_registry(home: Home, workers: str) -> None:
     """A clear error and exit 1; with space again, everything arrives, once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from abc import ABC, abstractmethod
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
@@ -64,12 +65,10 @@ def _secrets_of(settings: Settings) -> list[str]:
             texts |= {value for _, value in parse_qsl(urlsplit(endpoint.url).query)}
         texts |= {value.reveal() for _, value in source.params}
     texts |= {text.split()[-1] for text in texts if text.split()}
-    # As they look inside a quoted fact or a JSON line.
-    texts |= {json.dumps(text, ensure_ascii=False)[1:-1] for text in texts}
     return sorted((text for text in texts if len(text) >= MIN_SECRET_CHARS), key=len, reverse=True)
 
 
-class _Formatter(logging.Formatter):
+class _Formatter(logging.Formatter, ABC):
     secrets: list[str]
 
     def __init__(self) -> None:
@@ -77,37 +76,74 @@ class _Formatter(logging.Formatter):
         self.secrets = []
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        # Our own messages are constants, and a source's name is its name: a
+        # configured value such as `events` must not tear holes into them.
+        is_constant = record.name.startswith("flicker") and not record.args
+        message = record.getMessage() if is_constant else self._conceal(record.getMessage())
+        facts = {
+            key: value if key == "source" else self._conceal(value)
+            for key, value in vars(record).items()
+            if key not in _STANDARD
+        }
+        trace = self._conceal(self.formatException(record.exc_info)) if record.exc_info else None
         when = datetime.fromtimestamp(record.created, timezone.utc)
-        line = self.line(record, when.isoformat(timespec="milliseconds")[:-6] + "Z", facts)
-        for secret in self.secrets:
-            line = line.replace(secret, "***")
-        return line
+        return self.line(
+            when.isoformat(timespec="milliseconds")[:-6] + "Z", record, message, facts, trace
+        )
 
-    def line(self, record: logging.LogRecord, when: str, facts: dict[str, Any]) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def line(
+        self,
+        when: str,
+        record: logging.LogRecord,
+        message: str,
+        facts: dict[str, Any],
+        trace: str | None,
+    ) -> str: ...
+
+    def _conceal(self, value: Any) -> Any:
+        if isinstance(value, (int, float, bool, type(None))):
+            return value
+        text = str(value)
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
 
 
 class _TextFormatter(_Formatter):
-    def line(self, record: logging.LogRecord, when: str, facts: dict[str, Any]) -> str:
+    def line(
+        self,
+        when: str,
+        record: logging.LogRecord,
+        message: str,
+        facts: dict[str, Any],
+        trace: str | None,
+    ) -> str:
         source = f" {facts.pop('source')}:" if "source" in facts else ""
         pairs = "".join(f" {key}={_shown(value)}" for key, value in facts.items())
-        line = f"{when} {record.levelname.lower():7}{source} {record.getMessage()}{pairs}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = f"{when} {record.levelname.lower():7}{source} {message}{pairs}"
+        return f"{line}\n{trace}" if trace else line
 
 
 class _JsonFormatter(_Formatter):
-    def line(self, record: logging.LogRecord, when: str, facts: dict[str, Any]) -> str:
+    def line(
+        self,
+        when: str,
+        record: logging.LogRecord,
+        message: str,
+        facts: dict[str, Any],
+        trace: str | None,
+    ) -> str:
         entry = {
             "time": when,
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": message,
             **facts,
         }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        if trace:
+            entry["exception"] = trace
+        return json.dumps(entry, ensure_ascii=False)
 
 
 def _shown(value: Any) -> str:

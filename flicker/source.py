@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from abc import abstractmethod
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -127,8 +128,8 @@ class SourcePartition(StatefulSourcePartition[SourceItem, dict[str, Any]]):
     def _is_finished(self) -> bool:
         return False
 
-    def _poll(self, outbox: Outbox | None) -> list[SourceItem]:
-        raise NotImplementedError
+    @abstractmethod
+    def _poll(self, outbox: Outbox | None) -> list[SourceItem]: ...
 
     def _wind_down(self, outbox: Outbox | None) -> list[SourceItem]:
         """Have the buffer flushed and the outbox drained, then be over."""

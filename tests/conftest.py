@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.processes import Home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# A busy machine makes no test fail; one that hangs ends at pytest's limit.
+settings.register_profile("flicker", deadline=None)
+settings.load_profile("flicker")
 
 
 @pytest.fixture

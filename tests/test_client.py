@@ -33,8 +33,8 @@ from tests.servers.scripted import ScriptedApi
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TIMEOUT_S = 0.4
-LATEST_S = 2.0
+TIMEOUT_S = 1.0
+LATEST_S = 5.0
 """Time limit, sweep and a busy machine; what each test would take otherwise is longer."""
 
 SECRET = "s3cret-t0ken"
@@ -125,7 +125,7 @@ def test_breaks_off_at_the_time_limit(response: Response) -> None:
     """T32: slow-loris, of the body as of the headers, and a chain of redirects."""
     with ScriptedApi([response]) as api:
         started_at = time.monotonic()
-        with pytest.raises(RetryableError, match=r"did not answer within 0\.4 s"):
+        with pytest.raises(RetryableError, match=r"did not answer within 1 s"):
             connect(api.url, timeout_s=TIMEOUT_S).get(api.url)
         assert TIMEOUT_S <= time.monotonic() - started_at < LATEST_S
 

@@ -141,6 +141,8 @@ class DedupWindow:
             )
             if floor_ns is not EVERYTHING:
                 kept.update(item for item in self._carried.items() if item[1] >= floor_ns)
+                # An API that filters by another instant than it shows.
+                latest = _bounded_below(latest, floor_ns)
             for identity in latest:
                 kept.pop(identity, None)
             kept.update(latest)
@@ -171,6 +173,17 @@ class DedupWindow:
             for identities, instants in zip(packed[::2], packed[1::2], strict=True)
         )
         return window
+
+
+def _bounded_below(known: dict[bytes, int], floor_ns: int) -> dict[bytes, int]:
+    """Keep what is at or after the floor, and the last few of the rest."""
+    below = dict(item for item in known.items() if NO_TIMESTAMP < item[1] < floor_ns)
+    _drop_oldest(below, RECENT_COUNT)
+    return {
+        identity: at_ns
+        for identity, at_ns in known.items()
+        if identity in below or not NO_TIMESTAMP < at_ns < floor_ns
+    }
 
 
 def _drop_oldest(known: dict[bytes, int], count: int) -> None:

@@ -19,10 +19,11 @@ from flicker.filter import compile_filter
 from flicker.items import EventPage, Flush, Mark, RecordPage
 from flicker.pagination import Place
 from flicker.position import Position
-from flicker.registry import FLOW_ID, Caretaker, Registry
+from flicker.registry import Caretaker, Registry
 from flicker.render import compile_renderer
 from flicker.runtime import Runtime
 from flicker.sink import HttpSink
+from flicker.snapshots import FLOW_ID
 from flicker.source import ApiSource
 from flicker.timefmt import parse_timestamp
 
@@ -132,6 +133,11 @@ def explain_failure(error: BaseException, registry: Registry | None) -> str:
         return str(cause)
     text = " ".join(str(cause).split())
     failure = _SQLITE_FAILURE.search(text)
+    if registry is not None and failure is not None and "malformed" in failure[1]:
+        return (
+            f"the registry {registry.directory} is damaged ({failure[1]}). Restore it from a "
+            "backup, or delete it: sources then go on from the readable view beside it"
+        )
     if registry is not None and failure is not None:
         return (
             f"the registry {registry.directory} cannot be written ({failure[1]}). Nothing is lost: "

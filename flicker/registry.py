@@ -11,19 +11,19 @@ import fcntl
 import json
 import logging
 import os
-import pickle
-import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bytewax.recovery import init_db_dir
 
 from flicker.errors import RegistryError
-from flicker.position import check_version, view_position
+from flicker.position import check_version
+from flicker.snapshots import BUFFER_STEP, POLL_STEP, SHIP_STEP, read_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,40 +32,14 @@ if TYPE_CHECKING:
 
 VERSION = 1
 PARTITIONS = 1
-FLOW_ID = "flicker"
-POLL_STEP = f"{FLOW_ID}.poll"
-BUFFER_STEP = f"{FLOW_ID}.buffer"
-SHIP_STEP = f"{FLOW_ID}.ship"
 VIEW_INTERVAL_S = 2.0
+
+NEW_BYTES = 256 * 1024
+"""Room that a new partition and its log take."""
+
 PLACE_KEYS = ("last_timestamp", "cursor", "offset", "page")
 
 logger = logging.getLogger(__name__)
-
-StateKey = tuple[str, str]
-"""Step id and source name."""
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads builtins only: a pickle that names a global could run anything."""
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        message = f"names {module_name}.{global_name}"
-        raise pickle.UnpicklingError(message)
-
-
-def load_plain(data: bytes) -> Any:
-    """Unpickle builtins.
-
-    Raises:
-        pickle.UnpicklingError: The pickle names a global, or is damaged.
-    """
-    try:
-        return _PlainUnpickler(BytesIO(data)).load()
-    except pickle.UnpicklingError:
-        raise
-    except Exception as error:  # noqa: BLE001 - damaged bytes raise whatever they like
-        message = f"is damaged ({type(error).__name__})"
-        raise pickle.UnpicklingError(message) from None
 
 
 @dataclass
@@ -163,9 +137,20 @@ def _held_lock(path: Path) -> Iterator[None]:
 def _create_partitions(directory: Path) -> None:
     """Create empty partitions whole: one cut short would look like a damaged one."""
     with tempfile.TemporaryDirectory(dir=directory, prefix="new-") as made:
+        _check_space(Path(made))
         init_db_dir(Path(made), PARTITIONS)
         for path in Path(made).glob("part-*.sqlite3"):
             path.rename(directory / path.name)
+
+
+def _check_space(directory: Path) -> None:
+    """Find out whether there is room, which Bytewax would find out by a panic.
+
+    Raises:
+        OSError: There is none.
+    """
+    with (directory / "room").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, NEW_BYTES * PARTITIONS)
 
 
 def _read_view(view_path: Path | None, *, is_new: bool) -> dict[str, dict[str, Any]]:
@@ -195,116 +180,21 @@ def _read_view(view_path: Path | None, *, is_new: bool) -> dict[str, dict[str, A
     return sources
 
 
-def read_states(directory: Path) -> dict[StateKey, Any]:
-    """Read the snapshots that Bytewax would resume from now.
-
-    Returns:
-        State by step and source, plain builtins.
-
-    Raises:
-        RegistryError: A partition is damaged, or a row could run code.
-    """
-    with contextlib.ExitStack() as opened:
-        try:
-            partitions = [
-                opened.enter_context(contextlib.closing(open_partition(path)))
-                for path in sorted(directory.glob("part-*.sqlite3"))
-            ]
-            rows = _resumable_rows(partitions)
-        except sqlite3.Error as error:
-            if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
-                # A full disk or a wrong owner: nothing that deleting would mend.
-                message = (
-                    f"the registry {directory} cannot be read ({error}). Check the disk's free "
-                    "space and who owns the files"
-                )
-            else:
-                message = (
-                    f"the registry {directory} is damaged ({error}). Restore it from a backup, or "
-                    "delete it to start afresh"
-                )
-            raise RegistryError(message) from None
-    states = {}
-    for key, data in rows.items():
-        try:
-            states[key] = load_plain(data)
-        except pickle.UnpicklingError as error:
-            message = (
-                f"the registry {directory} holds a row that Flicker did not write (step "
-                f"{key[0]}, source {key[1]!r}: {error}), and opening it could run code. Restore "
-                "it from a backup, or delete it to start afresh"
-            )
-            raise RegistryError(message) from None
-    return states
-
-
-def open_partition(path: Path) -> sqlite3.Connection:
-    """Open a partition for reading, also while Bytewax writes it."""
-    return sqlite3.connect(f"file:{_quote_path(path)}?mode=ro", uri=True, timeout=5.0)
-
-
-def _quote_path(path: Path) -> str:
-    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-def _resumable_rows(partitions: list[sqlite3.Connection]) -> dict[StateKey, bytes]:
-    """Pick the rows of the epoch that Bytewax resumes at.
-
-    That is the lowest epoch that some worker of the newest execution had not
-    finished; rows of later epochs are written and do not count yet.
-    """
-    executions: dict[int, tuple[int, int]] = {}
-    frontiers: dict[int, dict[int, int]] = {}
-    for partition in partitions:
-        for number, workers, epoch in partition.execute(
-            "SELECT ex_num, worker_count, resume_epoch FROM exs"
-        ):
-            executions[number] = (workers, epoch)
-        for number, worker, epoch in partition.execute(
-            "SELECT ex_num, worker_index, worker_frontier FROM fronts"
-        ):
-            frontiers.setdefault(number, {})[worker] = epoch
-    if not executions:
-        return {}
-    newest = max(executions)
-    workers, resume_epoch = executions[newest]
-    reached = frontiers.get(newest, {})
-    if len(reached) == workers:
-        resume_epoch = max(resume_epoch, min(reached.values()))
-    rows: dict[StateKey, bytes] = {}
-    for partition in partitions:
-        for step_id, name, data in partition.execute(
-            "SELECT step_id, state_key, ser_change FROM snaps AS s WHERE snap_epoch = ("
-            " SELECT MAX(snap_epoch) FROM snaps WHERE step_id = s.step_id"
-            " AND state_key = s.state_key AND snap_epoch < ?)",
-            (resume_epoch,),
-        ):
-            if data is not None:
-                rows[step_id, name] = data
-    return rows
-
-
 def view_of(
-    states: Mapping[StateKey, Any], configured: set[str], before: Mapping[str, Any] | None = None
+    sources: Mapping[str, Any], configured: set[str], before: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Give the readable view of snapshots.
 
     Args:
-        states: As `read_states` gives them.
+        sources: As `snapshots.summarise` gives them.
         configured: Names in the configuration; others are marked as retired.
         before: The view's sources as they were. What a source has read and
             not delivered is in its snapshots only, so the view goes on
             telling up to where all had been delivered.
     """
-    sources: dict[str, Any] = {}
-    for (step_id, name), state in sorted(states.items()):
-        if step_id == POLL_STEP and state is not None:
-            sources.setdefault(name, {}).update(view_position(state))
-        elif step_id == SHIP_STEP:
-            sources.setdefault(name, {})["undelivered_batches"] = len(state["batches"])
-        elif step_id == BUFFER_STEP:
-            sources.setdefault(name, {})["buffered_events"] = len(state["records"])
-    for name, view in sources.items():
+    views: dict[str, Any] = {}
+    for name, source in sources.items():
+        view = views[name] = dict(source)
         if not _is_settled(view):
             delivered = settled_part((before or {}).get(name, {}))
             if not _is_owing(view):
@@ -313,7 +203,7 @@ def view_of(
             view["delivered_up_to"] = delivered
         if name not in configured:
             view["retired"] = True
-    return {"version": VERSION, "api_sources": sources}
+    return {"version": VERSION, "api_sources": views}
 
 
 def settled_part(view: Mapping[str, Any]) -> dict[str, Any]:
@@ -355,6 +245,54 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+class _Reader:
+    """A process that reads the partitions, since this one must not."""
+
+    def __init__(self, directory: Path) -> None:
+        self._argv = [sys.executable, "-m", "flicker.snapshots", str(directory)]
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self) -> dict[str, Any]:
+        """Have the partitions read.
+
+        Raises:
+            RegistryError: They cannot be read.
+            OSError: The process cannot be started, or died.
+        """
+        if self._process is None:
+            # In a session of its own: Ctrl-C is for us to answer.
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                self._argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                text=True,
+                start_new_session=True,
+            )
+        stdin, stdout = self._process.stdin, self._process.stdout
+        line = ""
+        if stdin is not None and stdout is not None:
+            stdin.write("\n")
+            stdin.flush()
+            line = stdout.readline()
+        if not line:
+            self.close()
+            raise OSError(None, "the process that reads the registry died")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise RegistryError(answer["error"])
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(OSError):
+                process.communicate(timeout=5.0)
+            process.kill()
+            process.wait()
+
+
 class Caretaker:
     """Keeps the view current and the journal short, on a thread of its own.
 
@@ -371,6 +309,7 @@ class Caretaker:
         self._registry = registry
         self._configured = configured
         self._outboxes = outboxes
+        self._reader = _Reader(registry.directory)
         self._view: dict[str, Any] = dict(registry.view)
         self._written: bytes | None = None
         self._failed: str | None = None
@@ -386,38 +325,45 @@ class Caretaker:
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(10.0)
-        self.look()
+        self._look()
+        self._reader.close()
 
     def _run(self) -> None:
         while not self._stopped.wait(VIEW_INTERVAL_S):
-            self.look()
+            self._look()
 
-    def look(self) -> None:
+    def _look(self) -> None:
         """Bring view and journal up to what the partitions hold."""
         try:
-            states = read_states(self._registry.directory)
-            self._write_view(states)
-            for (step_id, name), state in states.items():
+            answer = self._reader.ask()
+            self._write_view(answer["sources"])
+            for name, segment in answer["segments"].items():
                 outbox = self._outboxes.get(name)
-                if step_id == SHIP_STEP and outbox is not None:
-                    outbox.delete_segments_before(state["segment"])
-        except (OSError, RegistryError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            if self._failed != reason:
-                self._failed = reason
-                logger.warning(
-                    "cannot write the registry's readable view; the registry itself is "
-                    "unaffected and shipping goes on",
-                    extra={"path": str(self._registry.view_path), "reason": reason},
-                )
+                if outbox is not None:
+                    outbox.delete_segments_before(segment)
+        except RegistryError as error:
+            self._say(logging.ERROR, "cannot read the registry", str(error))
+        except OSError as error:
+            self._say(
+                logging.WARNING,
+                "cannot write the registry's readable view; the registry itself is unaffected "
+                "and shipping goes on",
+                error.strerror or type(error).__name__,
+            )
         else:
             self._failed = None
 
-    def _write_view(self, states: Mapping[StateKey, Any]) -> None:
+    def _say(self, level: int, message: str, reason: str) -> None:
+        if self._failed != reason:
+            self._failed = reason
+            path = str(self._registry.view_path or self._registry.directory)
+            logger.log(level, message, extra={"path": path, "reason": reason})
+
+    def _write_view(self, sources: Mapping[str, Any]) -> None:
         path = self._registry.view_path
         if path is None:
             return
-        view = view_of(states, self._configured, self._view)
+        view = view_of(sources, self._configured, self._view)
         self._view = view["api_sources"]
         data = json.dumps(view, indent=2, ensure_ascii=False).encode() + b"\n"
         if data != self._written or not path.exists():

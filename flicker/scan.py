@@ -33,10 +33,12 @@ link; a newest-first listing starts over at the top and would never get there.
 """
 
 REPEATED_PAGES = 2
-"""Pages met before, one after the other, that end a scan.
+"""How often in a row, within one poll, a page has to be the one before it
+again to end the scan.
 
-One alone proves nothing: a newest-first listing into which as many events came
-as a page holds sends the same page once more, and so do equal events.
+Once proves nothing: a newest-first listing into which as many events came as a
+page holds sends the same page once more, and so do equal events. And only the
+page directly before counts: where several pages came in, all of them come again.
 """
 
 OFFSET_STEP = 1000
@@ -80,6 +82,7 @@ class Scanner:
         if position.scan is not None:
             position.scan.pages = 0
             position.scan.started_ns = now_ns
+            self.check_place()
             return
         if position.start_ns is None and self._source.start_time is not None:
             start = self._source.start_time
@@ -93,6 +96,25 @@ class Scanner:
             place = position.place
             since = position.place_since if place.is_token else since
         position.scan = Scan(place=place, since=since, started_ns=now_ns)
+
+    def check_place(self) -> None:
+        """Have the next request look whether the listing shifted meanwhile.
+
+        To be called where time passed between two pages: after a restart, a
+        failure or a pause. Offsets and pages count from the first event, and
+        the oldest may have expired since the last page.
+        """
+        position = self.position
+        scan = position.scan
+        if scan is None:
+            return
+        scan.repeats = 0
+        if scan.last_place is not None and not scan.place.is_token and not position.newest_first:
+            scan.place = scan.last_place
+            position.anchor = scan.last_anchor
+            scan.first_request = True
+            # Looking back leads nowhere, so `max_pages` does not count it.
+            scan.pages -= 1
 
     def request_url(self) -> str:
         """Give the URL of the next page; may hold secrets.
@@ -232,6 +254,9 @@ class Scanner:
     def _floor_ns(self, newest_ns: int | None) -> int | None:
         """Give the instant that the next scan asks from, if this one saw the newest."""
         if self._source.time_filter_param and self._source.timestamp_field:
+            if self.position.newest_first:
+                # A scan that has to start over asks from the old watermark.
+                newest_ns = None
             known = [at for at in (self.position.last_timestamp_ns, newest_ns) if at is not None]
             since_ns = self._since_ns(max(known, default=None))
             if since_ns is None:
@@ -385,7 +410,10 @@ class Scanner:
             scan.last_anchor = page.events[-1].identity if is_last_read else None
 
     def _is_repeated_page(self, page: Page) -> bool:
-        return page.entries > 0 and not self._remember(page.digest)
+        if self._scan.place.is_token or page.entries == 0:
+            return page.entries > 0 and not self._remember(page.digest)
+        before, self._scan.met = self._scan.met, [page.digest]
+        return before == [page.digest]
 
     def _remember(self, digest: bytes) -> bool:
         met = self._scan.met

@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -319,6 +320,22 @@ def test_parts_of_the_registry_are_deleted(home: Home, deleted: str, repeats: ra
         assert set(siem.ids) == ids_of(make_events(25))
         assert sum(siem.duplicates.values()) in repeats
         assert home.view()["s"]["last_timestamp"] == "2025-01-01T12:00:00.024Z"
+
+
+def test_nobody_else_touches_the_partitions_in_the_process(home: Home) -> None:
+    """T60: a second SQLite in the process would take Bytewax's locks away, and ruin the file."""
+    with ListingApi(make_events(20), STYLE) as api, Destination() as siem:
+        home.configure(make_source("s", api.endpoint, siem.url))
+        process = home.start()
+        for added in range(2):
+            api.add(make_events(5, 20 + 5 * added))
+            stamp = f"2025-01-01T12:00:00.0{24 + 5 * added}Z"
+            assert wait_until(lambda: home.view().get("s", {}).get("last_timestamp") == stamp)  # noqa: B023
+        inodes = {f":{path.stat().st_ino}" for path in home.recovery_dir.glob("part-0.sqlite3*")}
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        held = [lock for lock in locks if str(process.pid) in lock]
+        assert any(field.endswith(tuple(inodes)) for lock in held for field in lock), locks
+        assert process.stop() == 0
 
 
 def test_partitions_that_are_lost_take_no_event_with_them(home: Home) -> None:

@@ -15,14 +15,8 @@ from bytewax.recovery import RecoveryConfig
 from bytewax.testing import TestingSink, TestingSource, cluster_main
 
 from flicker.errors import RegistryError
-from flicker.registry import (
-    POLL_STEP,
-    load_plain,
-    open_registry,
-    read_states,
-    view_of,
-    write_atomically,
-)
+from flicker.registry import Caretaker, open_registry, view_of, write_atomically
+from flicker.snapshots import POLL_STEP, load_plain, read_states
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,6 +71,40 @@ def test_rows_of_an_unfinished_epoch_do_not_count(tmp_path: Path) -> None:
             (pickle.dumps(["later"]),),
         )
     assert _of_poll(read_states(directory)) == {"a": [1]}
+
+
+def test_the_slowest_worker_says_where_to_resume(tmp_path: Path) -> None:
+    """The journal's segments are deleted by this: an epoch too many repeats events."""
+    directory = open_registry(tmp_path / "d").directory
+    with closing(sqlite3.connect(directory / "part-0.sqlite3")) as connection, connection:
+        connection.execute("INSERT INTO exs (ex_num, worker_count, resume_epoch) VALUES (0, 2, 1)")
+        for worker, frontier in ((0, 5), (1, 6)):
+            connection.execute(
+                "INSERT INTO fronts (ex_num, worker_index, worker_frontier) VALUES (0, ?, ?)",
+                (worker, frontier),
+            )
+        for epoch in (3, 4, 5):
+            connection.execute(
+                "INSERT INTO snaps (step_id, state_key, snap_epoch, ser_change)"
+                " VALUES (?, 'a', ?, ?)",
+                (POLL_STEP, epoch, pickle.dumps(epoch)),
+            )
+    assert _of_poll(read_states(directory)) == {"a": 4}
+
+
+def test_a_good_view_is_not_replaced_when_the_partitions_are_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T61: the view is then all that is left to go on from."""
+    path = tmp_path / "r.json"
+    path.write_text('{"version": 1, "api_sources": {"a": {"cursor": "x"}}}')
+    before = path.read_bytes()
+    registry = open_registry(tmp_path / "r.json.d", path)
+    (registry.directory / "part-0.sqlite3").unlink()
+    caretaker = Caretaker(registry, {"a"}, {})
+    caretaker.stop()
+    assert path.read_bytes() == before
+    assert "cannot read the registry" in caplog.text
 
 
 def _of_poll(states: dict[tuple[str, str], Any]) -> dict[str, Any]:

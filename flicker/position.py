@@ -50,6 +50,10 @@ class Scan:
         last_entries: Entries of the page before, where pages have numbers.
         entries_again: What it had before it was asked for once more.
         full_entries: Entries of a full page, where page_size is not heeded.
+        check_place: Where to look, after the next page, whether the listing
+            shifted; None where there is no reason to.
+        check_anchor: Identity of the event that stood first there.
+        resume_place: Where to go on after having looked.
         is_probing: Whether the place is sought where known events begin.
         met: Digests of the pages and tokens met, for the loop guard.
         rises: Whether some event was newer than the one before it.
@@ -70,6 +74,9 @@ class Scan:
     last_entries: int | None = None
     entries_again: int | None = None
     full_entries: int | None = None
+    check_place: Place | None = None
+    check_anchor: bytes | None = None
+    resume_place: Place | None = None
     is_probing: bool = False
     met: list[bytes] = field(default_factory=list)
     rises: bool = False
@@ -175,6 +182,9 @@ def dump_position(position: Position, fingerprint: str, concealer: Concealer) ->
             "last_entries": scan.last_entries,
             "entries_again": scan.entries_again,
             "full_entries": scan.full_entries,
+            "check_place": _dump_place(scan.check_place, concealer),
+            "check_anchor": scan.check_anchor,
+            "resume_place": _dump_place(scan.resume_place, concealer),
             "is_probing": scan.is_probing,
             "met": b"".join(scan.met),
             "rises": scan.rises,
@@ -231,6 +241,9 @@ def load_position(
             last_entries=scan["last_entries"],
             entries_again=scan["entries_again"],
             full_entries=scan["full_entries"],
+            check_place=_load_place(scan["check_place"], concealer),
+            check_anchor=scan["check_anchor"],
+            resume_place=_load_place(scan["resume_place"], concealer),
             is_probing=scan["is_probing"],
             met=[met[at : at + 8] for at in range(0, len(met), 8)],
             rises=scan["rises"],

@@ -98,23 +98,19 @@ class Scanner:
         position.scan = Scan(place=place, since=since, started_ns=now_ns)
 
     def check_place(self) -> None:
-        """Have the next request look whether the listing shifted meanwhile.
+        """Have it looked at whether the listing shifted since the last page.
 
         To be called where time passed between two pages: after a restart, a
         failure or a pause. Offsets and pages count from the first event, and
-        the oldest may have expired since the last page.
+        the oldest may have expired. The next request stays the same one; the
+        one after it goes back to the events that were read last.
         """
-        position = self.position
-        scan = position.scan
+        scan = self.position.scan
         if scan is None:
             return
         scan.repeats = 0
-        if scan.last_place is not None and not scan.place.is_token and not position.newest_first:
-            scan.place = scan.last_place
-            position.anchor = scan.last_anchor
-            scan.first_request = True
-            # Looking back leads nowhere, so `max_pages` does not count it.
-            scan.pages -= 1
+        if scan.check_place is None and not scan.first_request and not scan.place.is_token:
+            scan.check_place, scan.check_anchor = scan.last_place, scan.last_anchor
 
     def request_url(self) -> str:
         """Give the URL of the next page; may hold secrets.
@@ -148,14 +144,22 @@ class Scanner:
         is_cut = max_pages is not None and scan.pages >= max_pages
         back = self._place_before_shift(page)
         if back is not None:
-            scan.place = back
+            scan.place, scan.resume_place = back, None
             return [], is_cut
         place = scan.place
-        if self._is_behind_a_gap(page):
+        if scan.resume_place is None and self._is_behind_a_gap(page):
             scan.place = self._step_back(place)
             return [], is_cut
         self._note_order(page, now_ns)
         events = self._new_events(page)
+        resume_place, scan.resume_place = scan.resume_place, None
+        if resume_place is not None and not events and page.events:
+            first = page.events[0].identity
+            if self.position.anchor in {None, first}:
+                # Nothing shifted: on to where the check was made from.
+                scan.place = resume_place
+                scan.first_request = False
+                return events, False
         following = next_place(self._source.pagination, place, page, links)
         scan.repeats = scan.repeats + 1 if self._is_repeated_page(page) else 0
         if scan.first_request and place.is_token:
@@ -166,12 +170,28 @@ class Scanner:
             scan.empty_pages = 0
         else:
             scan.empty_pages += 1
+        if self._goes_back_to_check():
+            scan.resume_place = following if page.entries else None
+            return events, False
         is_end, kept = self._judge_end(page, following, now_ns)
         if is_end or following is None:
             self._end(kept)
             return events, True
         scan.place = following
         return events, is_cut
+
+    def _goes_back_to_check(self) -> bool:
+        """Go back to where `check_place` wants to look, if it does."""
+        scan = self._scan
+        if scan.check_place is None or self.position.newest_first:
+            scan.check_place = None
+            return False
+        scan.place, scan.check_place = scan.check_place, None
+        self.position.anchor = scan.check_anchor
+        scan.first_request = True
+        # Looking back leads nowhere, so `max_pages` does not count it.
+        scan.pages -= 2
+        return True
 
     def _judge_end(
         self, page: Page, following: Place | None, now_ns: int
@@ -234,7 +254,7 @@ class Scanner:
             # The listing shrank below the place that we stood at.
             scan.is_probing = True
             scan.place = self._step_back(scan.place)
-        else:
+        elif not self._goes_back_to_check():
             self._end(scan.last_place)
         return True
 

@@ -436,6 +436,47 @@ def test_a_full_page_of_insertions_between_two_pages_ends_no_scan(paging: str, s
     assert not reader.warned
 
 
+@pytest.mark.parametrize("paging", ["offset", "page"])
+@pytest.mark.parametrize("arrivals", [10, 15, 20, 25, 40, 60])
+@pytest.mark.parametrize("max_pages", [None, 2])
+def test_a_listing_that_shifts_by_whole_pages_loses_nothing(
+    paging: str, arrivals: int, max_pages: int | None
+) -> None:
+    """T09 T10: what comes during a pause of a newest-first scan looks like pages met before."""
+    listing = Listing(paging, [row(number) for number in range(100)], newest_first=True)
+    reader = Reader(make_source(paging, size=10, since=True, max_pages=max_pages), listing)
+    reader.scanner.begin(NOW_NS)
+    for _ in range(2):
+        reader.page()
+    listing.rows += [row(100 + number) for number in range(arrivals)]
+    for _ in range(12):
+        reader.poll()
+    assert Counter(reader.ids) == Counter(ids(range(100 + arrivals)))
+
+
+@pytest.mark.parametrize("paging", ["offset", "page"])
+@pytest.mark.parametrize("since", [False, True])
+@pytest.mark.parametrize("pause", ["max_pages", "crash", "failure"])
+def test_what_expires_while_a_scan_pauses_hides_nothing(
+    paging: str, since: bool, pause: str
+) -> None:
+    """T11: the rest moves up to places that were read."""
+    listing = Listing(paging, [row(number) for number in range(60)])
+    max_pages = 2 if pause == "max_pages" else None
+    reader = Reader(make_source(paging, size=10, since=since, max_pages=max_pages), listing)
+    reader.scanner.begin(NOW_NS)
+    for _ in range(2):
+        reader.page()
+    del listing.rows[:10]
+    if pause == "crash":
+        reader.crash()
+    elif pause == "failure":
+        reader.scanner.check_place()
+    while reader.scanner.in_scan:
+        reader.poll()
+    assert Counter(reader.ids) == Counter(ids(range(60)))
+
+
 @pytest.mark.parametrize("since", [False, True])
 def test_a_page_that_fills_up_behind_us_is_read_again(since: bool) -> None:
     """T03 T13 it was short, and the next one has events: what came between stands in it."""

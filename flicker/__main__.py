@@ -2,6 +2,6 @@
 
 import sys
 
-from flicker.cli import main
+from flicker.entry import main
 
 sys.exit(main())

@@ -19,7 +19,7 @@ from bytewax.testing import cluster_main
 from flicker import config
 from flicker.errors import ConfigError, FlickerError, RegistryError
 from flicker.flow import build, explain_failure
-from flicker.log import conceal_secrets, configure_logging
+from flicker.log import FORMATS, LEVELS, conceal_secrets, configure_logging
 from flicker.registry import open_registry
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ DEFAULT_REGISTRY = Path(".flicker-registry.json")
 
 EPOCH_INTERVAL = timedelta(seconds=1)
 """Time between two snapshots, and so the age of what a crash falls back to."""
-
-LEVELS = ("debug", "info", "warning", "error")
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +123,7 @@ def _add_common(parser: argparse.ArgumentParser, *, is_top: bool) -> None:
         "--log-level", choices=LEVELS, default=default("info"), help="least severity shown (info)"
     )
     parser.add_argument(
-        "--log-format", choices=("text", "json"), default=default("text"), help="form of log lines"
+        "--log-format", choices=FORMATS, default=default("text"), help="form of log lines"
     )
 
 
@@ -209,7 +207,3 @@ def _execute(plan: Plan, registry: Registry | None, workers: int) -> None:
     finally:
         if plan.caretaker is not None:
             plan.caretaker.stop()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -308,6 +308,7 @@ class Client:
             "Accept-Encoding": "gzip, deflate",
         }
         own = request_headers(endpoint)
+        self._own_names = {name.lower() for name in own}
         replaced = {name.lower() for name in own}
         self._headers = {k: v for k, v in self._headers.items() if k.lower() not in replaced} | own
         self._concealer = Concealer(endpoint)
@@ -343,6 +344,8 @@ class Client:
             HumanNeededError: TLS fails.
         """
         deadline = time.monotonic() + self._timeout_s
+        # What was configured wins: some collectors want a content type of their own.
+        headers = {k: v for k, v in headers.items() if k.lower() not in self._own_names}
         return self._exchange("POST", self._endpoint.url, body, headers, deadline)
 
     def _exchange(

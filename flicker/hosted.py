@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flicker import config
 from flicker.errors import ConfigError, FlickerError, Problem
 from flicker.flow import build, explain_failure
-from flicker.log import conceal_secrets, configure_logging
+from flicker.log import FORMATS, LEVELS, conceal_secrets, configure_logging
 from flicker.registry import open_registry
 
 if TYPE_CHECKING:
@@ -47,10 +47,11 @@ def hosted_flow(config_path: str | None) -> Dataflow:
     Args:
         config_path: The YAML file; by default what FLICKER_CONFIG names.
     """
-    configure_logging(
-        os.environ.get("FLICKER_LOG_LEVEL", "info"), os.environ.get("FLICKER_LOG_FORMAT", "text")
-    )
     try:
+        configure_logging(
+            _choice("FLICKER_LOG_LEVEL", LEVELS, "info"),
+            _choice("FLICKER_LOG_FORMAT", FORMATS, "text"),
+        )
         return _build(config_path or os.environ.get("FLICKER_CONFIG"))
     except ConfigError as error:
         for problem in error.problems:
@@ -59,6 +60,13 @@ def hosted_flow(config_path: str | None) -> Dataflow:
     except FlickerError as error:
         print(f"flicker: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _choice(name: str, choices: tuple[str, ...], default: str) -> str:
+    value = os.environ.get(name) or default
+    if value not in choices:
+        raise ConfigError([Problem("", f"{name} must be one of {', '.join(choices)}")])
+    return value
 
 
 def _build(config_path: str | None) -> Dataflow:

@@ -70,6 +70,8 @@ class AckJournal:
         except OSError as error:
             # Nothing may follow a torn entry, so the next one opens a segment.
             self.cut()
+            with suppress(OSError):
+                self._directory.mkdir(mode=0o700, exist_ok=True)
             if not self._failed:
                 self._failed = True
                 logger.warning(

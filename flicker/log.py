@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 MIN_SECRET_CHARS = 6
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
 
 
 def configure_logging(level: str, form: str) -> None:

@@ -18,6 +18,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from flicker.auth import request_headers
 from flicker.client import EXCERPT_CHARS, raise_for_delivery
 from flicker.decode import IDENTITY_BYTES
 from flicker.errors import HumanNeededError, RefusedError, RequestError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from flicker.client import Client
     from flicker.journal import AckJournal
     from flicker.runtime import Runtime
-    from flicker.settings import Destination
+    from flicker.settings import Destination, Endpoint
 
 VERSION = 1
 
@@ -263,7 +264,7 @@ class Outbox:
     def _endpoint_key(self) -> str | None:
         if self._destination is None:
             return self._kept_endpoint
-        return endpoint_key(self._destination.endpoint.url)
+        return endpoint_key(self._destination.endpoint)
 
     def _pump(self) -> None:
         """Start as many deliveries as may run now."""
@@ -272,7 +273,7 @@ class Outbox:
             return
         with self._lock:
             now = time.monotonic()
-            if self._gave_up or now < self._resume_at:
+            if self._gave_up or now < self._resume_at or self._runtime.stop.is_late:
                 return
             allowed = 1 if self._failures else destination.concurrency
             started = []
@@ -465,12 +466,13 @@ class Outbox:
         runtime = self._runtime
         max_retries = runtime.max_retries
         shipment.attempts += 1
-        if max_retries is not None and shipment.attempts > max_retries:
-            if runtime.once:
-                self._abandon(shipment, error)
-                return 0.0
-            if self._bury(shipment, error.status, str(error)):
-                return 0.0
+        asked_s = getattr(error, "retry_after_s", None)
+        if runtime.is_hopeless(shipment.attempts, asked_s):
+            self._abandon(shipment, error)
+            return 0.0
+        is_exhausted = max_retries is not None and shipment.attempts > max_retries
+        if is_exhausted and not runtime.once and self._bury(shipment, error.status, str(error)):
+            return 0.0
         needs_human = isinstance(error, HumanNeededError)
         with self._lock:
             shipment.in_flight = False
@@ -480,7 +482,6 @@ class Outbox:
                 self._round += 1
                 self._failures += 1
                 self._is_told_to_wait = False
-            asked_s = getattr(error, "retry_after_s", None)
             wait_s = runtime.retry_wait_s(self._failures, asked_s)
             if needs_human and not runtime.once:
                 wait_s = runtime.retry.max_delay.total_seconds()
@@ -557,11 +558,13 @@ def origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
 
 
-def endpoint_key(url: str) -> str:
-    """Give what tells one endpoint from another, without its secrets.
+def endpoint_key(endpoint: Endpoint) -> str:
+    """Give what tells one endpoint, and its tenant, from another.
 
     Returns:
-        Its origin, a space and a digest of its path.
+        Its origin, a space and a digest of its path, query and headers. At 32
+        bits the digest tells tokens apart and is no way to guess one.
     """
-    digest = blake2b(urlsplit(url).path.encode(), digest_size=8)
-    return f"{origin(url)} {digest.hexdigest()}"
+    parts = urlsplit(endpoint.url)
+    facts = (parts.path, parts.query, sorted(request_headers(endpoint).items()))
+    return f"{origin(endpoint.url)} {blake2b(repr(facts).encode(), digest_size=4).hexdigest()}"

@@ -6,6 +6,7 @@ migration.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from flicker.settings import Source
 
 VERSION = 1
+
+_CREDENTIAL_NAME = re.compile(r"token|key|secret|passw|auth|cred|sig|session", re.IGNORECASE)
 
 NEWEST_FIRST_FALLS = 2
 """Events older than the one before that it takes to prove the order."""
@@ -137,14 +140,16 @@ class Position:
 def api_fingerprint(source: Source) -> str:
     """Tell one API and way of paging from another.
 
-    A place obtained from one must not be sent to the other. Names of query
-    parameters count, their values (which may be secret) do not.
+    A place obtained from one must not be sent to the other. Query parameters
+    count with their values, but for those that are credentials by their name:
+    they change, and what they give access to stays the same.
     """
     parts = urlsplit(source.endpoint.url)
     pagination = source.pagination
     facts: list[Any] = [parts.scheme, parts.netloc, parts.path]
-    facts += sorted(name for name, _ in parse_qsl(parts.query, keep_blank_values=True))
-    facts += sorted(name for name, _ in source.params)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    query += [(name, value.reveal()) for name, value in source.params]
+    facts += sorted((name, "" if _CREDENTIAL_NAME.search(name) else value) for name, value in query)
     facts += [source.time_filter_param, source.time_filter_format, source.results_field]
     if pagination is not None:
         facts += [pagination.type, pagination.offset_param, pagination.page_param]
@@ -293,15 +298,15 @@ def _hide_marks(text: str) -> str:
 def _dump_place(place: Place | None, concealer: Concealer) -> list[Any] | None:
     if place is None:
         return None
-    if place.kind == "url":
+    if place.is_token:
         return [place.kind, concealer.conceal(str(place.value))]
     return [place.kind, place.value]
 
 
-def _load_place(place: list[Any] | None, concealer: Concealer | None) -> Place | None:
-    if place is None:
+def _load_place(kept: list[Any] | None, concealer: Concealer | None) -> Place | None:
+    if kept is None:
         return None
-    kind, value = place
-    if kind == "url" and concealer is not None:
-        value = concealer.restore(value)
-    return Place(kind, value)
+    place = Place(*kept)
+    if place.is_token and concealer is not None:
+        return Place(place.kind, concealer.restore(str(place.value)))
+    return place

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 GRACE_S = 10.0
 """How long a stopping process goes on delivering what it has."""
 
+LAST_REQUEST_S = 5.0
+"""How long before the end of the grace no request is started any more: one that
+is cut off is repeated by the next run, and a stop shall repeat nothing."""
+
 
 class StopRequest:
     """Asks a running flow to stop; safe to use from a signal handler."""
@@ -31,6 +35,11 @@ class StopRequest:
     def is_set(self) -> bool:
         """Whether polling shall stop."""
         return self._deadline is not None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a request that starts now might be cut by the end."""
+        return self._deadline is not None and time.monotonic() >= self._deadline - LAST_REQUEST_S
 
     @property
     def is_overdue(self) -> bool:
@@ -95,6 +104,19 @@ class Runtime:
             return backoff_s
         first_s = min(SHORT_S, self.retry.initial_delay.total_seconds())
         return asked_s if asked_s >= first_s else max(asked_s, backoff_s)
+
+    def is_hopeless(self, attempts: int, asked_s: float | None) -> bool:
+        """Tell whether a run of `--once` shall not wait any longer.
+
+        Args:
+            attempts: Failed ones.
+            asked_s: Seconds that the server asked for; more than a retry may
+                ever take here is for the next run to wait.
+        """
+        if not self.once or self.max_retries is None:
+            return False
+        longest_s = max(self.retry.max_delay.total_seconds(), SHORT_S)
+        return attempts > self.max_retries or (asked_s or 0.0) > longest_s
 
     def give_up(self, source: str) -> None:
         """Note that a run of `--once` leaves a source or destination behind."""

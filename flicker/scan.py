@@ -72,6 +72,11 @@ class Scanner:
         """Whether a scan was begun and has not ended."""
         return self.position.scan is not None
 
+    @property
+    def is_mid_scan(self) -> bool:
+        """Whether a page of the scan was read already."""
+        return self.position.scan is not None and not self.position.scan.first_request
+
     def begin(self, now_ns: int) -> None:
         """Start a scan, or go on with the one that `max_pages` cut.
 

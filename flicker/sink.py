@@ -110,7 +110,7 @@ class HttpSink(FixedPartitionedSink[SinkItem, dict[str, Any]]):
         # from a source that ships to the same place.
         kept = resume_state["endpoint"] if resume_state else None
         for other in self._sources.values():
-            if endpoint_key(other.destination.endpoint.url) == kept:
+            if endpoint_key(other.destination.endpoint) == kept:
                 return other.destination
         return None
 

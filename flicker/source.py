@@ -42,6 +42,7 @@ PAUSE_S = 0.05
 
 CURSOR_REFUSALS = frozenset({400, 404, 410, 422})
 NOT_FOUND = 404
+OK = 200
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,11 @@ SourceItem = tuple[str, EventPage | Flush | Mark]
 class _Fetch:
     """One page on its way: asked for and read on a thread of the pool."""
 
-    def __init__(self, source: str, client: Client, decoder: PageDecoder, url: str) -> None:
+    def __init__(
+        self, source: str, client: Client, decoder: PageDecoder, url: str, *, is_mid_scan: bool
+    ) -> None:
         self._source = source
+        self._is_mid_scan = is_mid_scan
         self._client = client
         self._decoder = decoder
         self._url = url
@@ -67,6 +71,10 @@ class _Fetch:
         try:
             reply = self._client.get(self._url)
             raise_for_poll(reply)
+            if self._is_mid_scan and reply.status == OK and not reply.body.strip():
+                # No list is not an empty list: it would end the scan here.
+                self.error = UnreadablePageError("is empty, in the middle of a scan")
+                return
             self.page = self._decoder.decode(reply.body, reply.headers.get("content-type", ""))
             self.links = reply.links
         except RequestError as error:
@@ -149,6 +157,8 @@ class SourcePartition(StatefulSourcePartition[SourceItem, dict[str, Any]]):
             self._is_over = True
             self._awake_in_s = 0.0
             if outbox is not None and outbox.owed:
+                if self._runtime.once and not self._runtime.stop.is_set:
+                    self._runtime.give_up(self._name)
                 logger.warning(
                     "stopping with batches not delivered",
                     extra={"source": self._name, "batches_owed": outbox.owed},
@@ -261,6 +271,7 @@ class ApiPartition(SourcePartition):
             self._awake_in_s = 0.0
         elif outbox is not None and outbox.is_full:
             self._awake_in_s = PAUSE_S
+            self._scanner.check_place()
         elif now >= self._due_at:
             self._ask(now)
         else:
@@ -273,7 +284,13 @@ class ApiPartition(SourcePartition):
             self._poll_started_at = now
             self._page_number = 0
             self._scanner.begin(time.time_ns())
-        self._fetch = _Fetch(self._name, self._client, self._decoder, self._scanner.request_url())
+        self._fetch = _Fetch(
+            self._name,
+            self._client,
+            self._decoder,
+            self._scanner.request_url(),
+            is_mid_scan=self._scanner.is_mid_scan,
+        )
         try:
             self._runtime.pool.submit(self._fetch.run)
         except RuntimeError:
@@ -319,8 +336,8 @@ class ApiPartition(SourcePartition):
         if self._runtime.once:
             # A scan that an earlier run left behind began before this run: what
             # came since is read by a scan of its own.
-            self._is_read = not self._was_mid_scan
-            self._was_mid_scan = False
+            self._is_read = not (self._was_mid_scan or self._scanner.in_scan)
+            self._was_mid_scan = self._was_mid_scan and self._scanner.in_scan
             self._due_at = time.monotonic()
         # A poll that `max_pages` cut has not read all there is.
         if outbox is not None and not self._scanner.in_scan:
@@ -340,6 +357,7 @@ class ApiPartition(SourcePartition):
                 self._end_poll(runtime.outboxes.get(self._name))
             return
         self._failures += 1
+        scanner.check_place()
         is_place_useless = error.status in CURSOR_REFUSALS or isinstance(error, ForeignLinkError)
         watermark_ns = scanner.position.last_timestamp_ns
         is_restart = is_place_useless and scanner.take_refusal()
@@ -348,15 +366,14 @@ class ApiPartition(SourcePartition):
             is_progress = scanner.position.last_timestamp_ns != watermark_ns
             self._restarts = 1 if is_progress else self._restarts + 1
         attempts = max(self._failures, self._restarts)
-        max_retries = runtime.max_retries
-        if runtime.once and max_retries is not None and attempts > max_retries:
+        asked_s = getattr(error, "retry_after_s", None)
+        if runtime.is_hopeless(attempts, asked_s):
             logger.error(
                 "giving up on the source", extra={"source": self._name, "reason": str(error)}
             )
             runtime.give_up(self._name)
             self._is_read = True
             return
-        asked_s = getattr(error, "retry_after_s", None)
         needs_human = isinstance(error, (HumanNeededError, RefusedError))
         is_hopeful = is_restart and not isinstance(error, ForeignLinkError)
         wait_s = runtime.retry_wait_s(attempts, asked_s)
@@ -423,8 +440,7 @@ def _has_gap(position: Position) -> bool:
     scan = position.scan
     places = [position.place, *((scan.place, scan.last_place) if scan is not None else ())]
     return any(
-        place is not None and place.kind == "url" and is_concealed(str(place.value))
-        for place in places
+        place is not None and place.is_token and is_concealed(str(place.value)) for place in places
     )
 
 

@@ -130,17 +130,32 @@ def test_a_cursor_is_not_sent_to_another_api(changes: dict[str, Any]) -> None:
     assert position.window.knows(b"b" * 16)
 
 
+def test_another_query_is_another_listing() -> None:
+    """T65 an edited filter must not go on at the old one's link for ever."""
+    other = replace(SOURCE, endpoint=Endpoint("https://api.example.com/v1?tenant=8"))
+    assert api_fingerprint(other) != api_fingerprint(SOURCE)
+
+
+def test_a_cursor_that_echoes_a_secret_is_kept_without_it() -> None:
+    """T67 and is sent with it again."""
+    position = Position(DedupWindow("vendor"), place=Place("cursor", f"k={TOKEN}&after=9"))
+    state = dump_position(position, "f", CONCEALER)
+    assert TOKEN not in str(state["place"])
+    assert TOKEN not in str(view_position(state))
+    loaded = load_position(state, "vendor", "f", CONCEALER)
+    assert loaded.place == position.place
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"params": (("private_token", Secret("another")),)},
         {"message_field": "text"},
         {"max_pages": 3},
-        {"endpoint": Endpoint("https://api.example.com/v1?tenant=8")},
     ],
 )
 def test_the_place_stays_where_the_api_stays(changes: dict[str, Any]) -> None:
-    """T65 T66 a new token, say; names of parameters count, not their values."""
+    """T65 T66 a new token, say: parameters count with their values, credentials do not."""
     assert api_fingerprint(replace(SOURCE, **changes)) == api_fingerprint(SOURCE)
 
 

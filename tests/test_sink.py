@@ -83,11 +83,12 @@ def sinks() -> Iterator[Sinks]:
             client._adapter.close()
 
 
-def owed_state(url: str, name: str, *numbers: int) -> dict[str, Any]:
+def owed_state(url: str | Endpoint, name: str, *numbers: int) -> dict[str, Any]:
+    endpoint = url if isinstance(url, Endpoint) else Endpoint(url)
     records = batch(name, *numbers).records
     return {
         "version": 1,
-        "endpoint": endpoint_key(url),
+        "endpoint": endpoint_key(endpoint),
         "segment": 0,
         "delivered": b"",
         "batches": [[b"".join(r.identity for r in records), [r.body for r in records]]],
@@ -144,17 +145,18 @@ def test_a_removed_source_borrows_the_destination_with_its_endpoint(
     runtime: Runtime, server: Server, sinks: Sinks
 ) -> None:
     """Its credentials are in no snapshot."""
-    url = server.url + "/ingest"
-    others = [source("x", server.url + "/other", "no"), source("y", url + "?k=1", "yes")]
+    url = server.url + "/ingest?k=1"
+    others = [source("x", url, "no"), source("y", url, "yes")]
+    owed_to = others[1].destination.endpoint
     sink = sinks.make(others, runtime, "gone")
     assert sink.list_parts() == ["gone", "x", "y"]
-    part = sink.build_part(STEP, "gone", owed_state(url, "gone", 1, 2))
+    part = sink.build_part(STEP, "gone", owed_state(owed_to, "gone", 1, 2))
     eventually(lambda: runtime.outboxes["gone"].owed == 0)
     (post,) = server.posts
     assert post.target == "/ingest?k=1"
     assert post.headers["authorization"] == "Bearer yes"
     # And can be resumed from as the same source again.
-    assert part.snapshot()["endpoint"] == endpoint_key(url)
+    assert part.snapshot()["endpoint"] == endpoint_key(owed_to)
 
 
 def test_a_removed_source_without_a_destination_keeps_what_it_owes(
@@ -181,7 +183,7 @@ def test_a_removed_source_without_a_destination_keeps_what_it_owes(
 @pytest.mark.parametrize(
     ("one", "other", "is_same"),
     [
-        ("https://h/p?a=1", "https://h/p?b=2", True),
+        ("https://h/p?a=1", "https://h/p?b=2", False),
         ("https://H/p", "https://h/p", True),
         ("https://h/p", "https://h/q", False),
         ("https://h/p", "http://h/p", False),
@@ -189,8 +191,18 @@ def test_a_removed_source_without_a_destination_keeps_what_it_owes(
         ("https://h/p", "https://i/p", False),
     ],
 )
-def test_endpoints_are_told_apart_by_origin_and_path(one: str, other: str, is_same: bool) -> None:
-    assert (endpoint_key(one) == endpoint_key(other)) is is_same
+def test_endpoints_are_told_apart(one: str, other: str, is_same: bool) -> None:
+    assert (endpoint_key(Endpoint(one)) == endpoint_key(Endpoint(other))) is is_same
+
+
+def test_tenants_of_one_endpoint_are_told_apart() -> None:
+    """T67: nothing goes out under another tenant's token, and no token stands in the key."""
+    keys = {
+        endpoint_key(source("s", "https://h/p", token).destination.endpoint)
+        for token in (None, "tenant-a", "tenant-b")
+    }
+    assert len(keys) == 3
+    assert "tenant" not in str(keys)
 
 
 def test_a_source_without_a_snapshot_has_nothing_to_deliver(

@@ -24,7 +24,7 @@ EMPTY = "is empty: give it a value, or remove the key"
 _MAX_NAME_CHARS = 200
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding"})
+_FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding", "content-encoding"})
 # Tried in this order, so that the later ones may rely on the earlier.
 _URL_FAULTS = (
     (

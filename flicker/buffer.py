@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 from bytewax.operators import StatefulBatchLogic
 
 from flicker.items import Batch, Flush, Record, RecordPage
-from flicker.position import check_version
+from flicker.position import STATE_VERSION, check_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flicker.settings import Source
-
-VERSION = 1
 
 
 def _utc_now() -> datetime:
@@ -109,7 +107,7 @@ class BufferLogic(StatefulBatchLogic[RecordPage | Flush, Batch | Flush, dict[str
     def snapshot(self) -> dict[str, Any]:
         """Give the records that wait, and since when."""
         return {
-            "version": VERSION,
+            "version": STATE_VERSION,
             "source": self._name,
             "records": [tuple(record) for record in self._records],
             "first_at": self._first_at.timestamp() if self._first_at else None,

@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(json.dumps(config.json_schema(), indent=2))
             return STOPPED
         if args.command == "demo":
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             from flicker.demo.tour import run_tour  # noqa: PLC0415 - only the tour needs it
 
             return run_tour()

@@ -23,7 +23,7 @@ from flicker.client import EXCERPT_CHARS, raise_for_delivery
 from flicker.decode import IDENTITY_BYTES
 from flicker.errors import HumanNeededError, RefusedError, RequestError
 from flicker.items import Record
-from flicker.position import check_version
+from flicker.position import STATE_VERSION, check_version
 from flicker.render import CONTENT_TYPES, batch_body
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from flicker.journal import AckJournal
     from flicker.runtime import Runtime
     from flicker.settings import Destination, Endpoint
-
-VERSION = 1
 
 MAX_BYTES = 64 * 1024 * 1024
 """Bytes owed at which a source pauses, whatever `max_queue_size` says."""
@@ -206,7 +204,7 @@ class Outbox:
             # Where nothing changed, nothing was written to the journal either.
             if self._last_snapshot is None:
                 self._last_snapshot = {
-                    "version": VERSION,
+                    "version": STATE_VERSION,
                     "endpoint": self._endpoint_key(),
                     "segment": self._journal.cut() if self._journal else 0,
                     "delivered": b"".join(self._delivered),

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from flicker.auth import Concealer
     from flicker.settings import Source
 
-VERSION = 1
+STATE_VERSION = 1
+"""Of all state in a snapshot: positions, buffers and outboxes."""
 
 _CREDENTIAL_NAME = re.compile(r"token|key|secret|passw|auth|cred|sig|session", re.IGNORECASE)
 
@@ -162,7 +163,7 @@ def dump_position(position: Position, fingerprint: str, concealer: Concealer) ->
     """Give a position as builtins, without secrets."""
     scan = position.scan
     return {
-        "version": VERSION,
+        "version": STATE_VERSION,
         "api": fingerprint,
         "last_timestamp": position.last_timestamp_ns,
         "place": _dump_place(position.place, concealer),
@@ -267,10 +268,10 @@ def check_version(state: Any, source_name: str) -> None:
         RegistryError: It is of another version, or no state of ours.
     """
     version = state.get("version") if isinstance(state, dict) else None
-    if version != VERSION:
+    if version != STATE_VERSION:
         message = (
             f"{source_name}: the registry holds state of version {version!r}, and this Flicker "
-            f"reads version {VERSION}. Run the Flicker that wrote it, or a newer one"
+            f"reads version {STATE_VERSION}. Run the Flicker that wrote it, or a newer one"
         )
         raise RegistryError(message)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 import sqlite3
 import sys
@@ -180,7 +181,12 @@ def main(directory: Path) -> None:
             answer = summarise(directory)
         except RegistryError as error:
             answer = {"error": str(error)}
-        print(json.dumps(answer), flush=True)
+        try:
+            print(json.dumps(answer), flush=True)
+        except BrokenPipeError:
+            # Whoever asked was killed. Leave at once: the interpreter's own
+            # end would flush again, and complain.
+            os._exit(0)
 
 
 if __name__ == "__main__":

@@ -374,6 +374,7 @@ def test_a_full_disk_under_the_registry(home: Home, workers: str) -> None:
         assert process.stderr.splitlines()[-1].startswith("flicker: ")
         process = home.start("--workers", workers)
         assert siem.wait_for(600, 15), process.stderr
+        assert wait_until(lambda: "resuming" in process.stderr)
         assert process.stop() == 0
         assert all_once(siem, 600)
 

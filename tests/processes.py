@@ -151,9 +151,19 @@ class Process:
         self._popen.send_signal(number)
 
     def stop(self, limit_s: float = LIMIT_S) -> int:
-        """Ask it to stop and give its exit code."""
+        """Ask it to stop and give its exit code.
+
+        Not before the interpreter is up and takes signals: until then, SIGTERM
+        ends any process.
+        """
+        wait_until(lambda: self._takes_sigterm() or not self.is_running)
         self.send(signal.SIGTERM)
         return self.wait(limit_s)
+
+    def _takes_sigterm(self) -> bool:
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
     def kill(self) -> None:
         """End it as a power cut would."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from abc import ABC, abstractmethod
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
+
+from flicker.auth import MIN_SECRET_CHARS
 
 if TYPE_CHECKING:
     from flicker.settings import Settings
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-MIN_SECRET_CHARS = 6
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
@@ -70,6 +72,29 @@ def _secrets_of(settings: Settings) -> list[str]:
     return sorted((text for text in texts if len(text) >= MIN_SECRET_CHARS), key=len, reverse=True)
 
 
+def fault_facts(error: BaseException) -> dict[str, str]:
+    """Give what may be logged of a fault of our own.
+
+    Where it happened, not what it says: that may quote a URL or an event.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return {
+        "fault": type(error).__name__,
+        "at": " ".join(f"{frame.name}:{frame.lineno}" for frame in frames),
+    }
+
+
+class _Entry(NamedTuple):
+    """A record without secrets, ready to be written in either form."""
+
+    when: str
+    level: str
+    logger: str
+    message: str
+    facts: dict[str, Any]
+    trace: str | None
+
+
 class _Formatter(logging.Formatter, ABC):
     secrets: list[str]
 
@@ -90,18 +115,18 @@ class _Formatter(logging.Formatter, ABC):
         trace = self._conceal(self.formatException(record.exc_info)) if record.exc_info else None
         when = datetime.fromtimestamp(record.created, timezone.utc)
         return self.line(
-            when.isoformat(timespec="milliseconds")[:-6] + "Z", record, message, facts, trace
+            _Entry(
+                when.isoformat(timespec="milliseconds")[:-6] + "Z",
+                record.levelname.lower(),
+                record.name,
+                message,
+                facts,
+                trace,
+            )
         )
 
     @abstractmethod
-    def line(
-        self,
-        when: str,
-        record: logging.LogRecord,
-        message: str,
-        facts: dict[str, Any],
-        trace: str | None,
-    ) -> str: ...
+    def line(self, entry: _Entry) -> str: ...
 
     def _conceal(self, value: Any) -> Any:
         if isinstance(value, (int, float, bool, type(None))):
@@ -113,39 +138,26 @@ class _Formatter(logging.Formatter, ABC):
 
 
 class _TextFormatter(_Formatter):
-    def line(
-        self,
-        when: str,
-        record: logging.LogRecord,
-        message: str,
-        facts: dict[str, Any],
-        trace: str | None,
-    ) -> str:
+    def line(self, entry: _Entry) -> str:
+        facts = entry.facts
         source = f" {facts.pop('source')}:" if "source" in facts else ""
         pairs = "".join(f" {key}={_shown(value)}" for key, value in facts.items())
-        line = f"{when} {record.levelname.lower():7}{source} {message}{pairs}"
-        return f"{line}\n{trace}" if trace else line
+        line = f"{entry.when} {entry.level:7}{source} {entry.message}{pairs}"
+        return f"{line}\n{entry.trace}" if entry.trace else line
 
 
 class _JsonFormatter(_Formatter):
-    def line(
-        self,
-        when: str,
-        record: logging.LogRecord,
-        message: str,
-        facts: dict[str, Any],
-        trace: str | None,
-    ) -> str:
-        entry = {
-            "time": when,
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": message,
-            **facts,
+    def line(self, entry: _Entry) -> str:
+        members = {
+            "time": entry.when,
+            "level": entry.level,
+            "logger": entry.logger,
+            "message": entry.message,
+            **entry.facts,
         }
-        if trace:
-            entry["exception"] = trace
-        return json.dumps(entry, ensure_ascii=False)
+        if entry.trace:
+            members["exception"] = entry.trace
+        return json.dumps(members, ensure_ascii=False)
 
 
 def _shown(value: Any) -> str:

@@ -11,7 +11,6 @@ import gzip
 import logging
 import threading
 import time
-import traceback
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -23,6 +22,7 @@ from flicker.client import EXCERPT_CHARS, raise_for_delivery
 from flicker.decode import IDENTITY_BYTES
 from flicker.errors import HumanNeededError, RefusedError, RequestError
 from flicker.items import Record
+from flicker.log import fault_facts
 from flicker.position import STATE_VERSION, check_version
 from flicker.render import CONTENT_TYPES, batch_body
 
@@ -297,15 +297,9 @@ class Outbox:
         try:
             wait_s = self._attempt(shipment, destination, client)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not take the batch with it
-            # Where it happened, not what it says: that may quote what was sent.
-            frames = traceback.extract_tb(error.__traceback__)[-3:]
-            logger.error(  # noqa: TRY400 - see above
+            logger.error(  # noqa: TRY400 - its text may quote what was sent
                 "delivery failed unexpectedly",
-                extra={
-                    "source": self.source,
-                    "fault": type(error).__name__,
-                    "at": " ".join(f"{frame.name}:{frame.lineno}" for frame in frames),
-                },
+                extra={"source": self.source, **fault_facts(error)},
             )
             wait_s = 0.0
             if shipment.in_flight:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from abc import abstractmethod
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from flicker.errors import (
     RetryableError,
 )
 from flicker.items import EventPage, Flush, Mark
+from flicker.log import fault_facts
 from flicker.position import Position, api_fingerprint, check_version, dump_position, load_position
 from flicker.runtime import GRACE_S
 from flicker.scan import Scanner
@@ -81,15 +81,9 @@ class _Fetch:
             self.error = error
         except Exception as error:  # noqa: BLE001 - and never the worker
             # A fault of ours must stop neither the source nor its neighbours.
-            # Where it happened, not what it says: that may quote URL and body.
-            frames = traceback.extract_tb(error.__traceback__)[-3:]
-            logger.error(  # noqa: TRY400 - see above
+            logger.error(  # noqa: TRY400 - its text may quote URL and body
                 "reading a page failed unexpectedly",
-                extra={
-                    "source": self._source,
-                    "fault": type(error).__name__,
-                    "at": " ".join(f"{frame.name}:{frame.lineno}" for frame in frames),
-                },
+                extra={"source": self._source, **fault_facts(error)},
             )
             self.error = UnreadablePageError(f"cannot be read ({type(error).__name__})")
         finally:

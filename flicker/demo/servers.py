@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -439,7 +440,7 @@ class _Listener(ThreadingHTTPServer):
         self._wake_writer.close()
 
 
-class EmbeddedServer:
+class EmbeddedServer(ABC):
     """A recording HTTP server on a free port of 127.0.0.1; a context manager.
 
     Subclasses say what to answer. An exception out of that is answered with
@@ -477,9 +478,9 @@ class EmbeddedServer:
             target=self._listener.run, name=type(self).__name__, daemon=True
         )
 
+    @abstractmethod
     def answer(self, request: Request) -> Response:
         """Decide the response; called on the connection's thread, several at a time."""
-        raise NotImplementedError
 
     @property
     def port(self) -> int:

@@ -49,6 +49,8 @@ def test_stops_as_asked_with_0(home: Home) -> None:
                 make_source(f"s{number}", api.endpoint, siem.url, flush_interval_ms=9999)
             )
             process = shipping(home, siem, 20)
+            # A second poll asks: the first scan has ended, and the watermark moved.
+            assert wait_until(lambda: len(api.requests) >= 3)  # noqa: B023
             process.send(number)
             assert process.wait() == 0
             assert siem.ids == dict.fromkeys(ids_of(events), 1)

@@ -50,7 +50,7 @@ def test_stops_as_asked_with_0(home: Home) -> None:
             )
             process = shipping(home, siem, 20)
             # A second poll asks: the first scan has ended, and the watermark moved.
-            assert wait_until(lambda: len(api.requests) >= 3)  # noqa: B023
+            assert wait_until(lambda: len(api.requests) >= 3)
             process.send(number)
             assert process.wait() == 0
             assert siem.ids == dict.fromkeys(ids_of(events), 1)

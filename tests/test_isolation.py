@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from typing import TYPE_CHECKING
 
@@ -25,16 +24,13 @@ def first_pages(api: ListingApi) -> list[float]:
     return [request.received_s for request in api.requests if request.params["offset"] == "0"]
 
 
-def gaps(instants: list[float]) -> list[float]:
-    return [later - earlier for earlier, later in itertools.pairwise(instants)]
+def goes_on_polling(api: ListingApi) -> bool:
+    """Whether a source polls on while another hangs or sleeps for 30 s.
 
-
-def keeps_its_rate(api: ListingApi, polls: int, interval_s: float) -> bool:
-    """Whether a source goes on polling so often; half again is for a busy machine."""
+    Held up, it would not poll twice in 15 s; a busy machine makes eight polls.
+    """
     start = len(first_pages(api))
-    began_at = time.monotonic()
-    arrived = wait_until(lambda: len(first_pages(api)) >= start + polls)
-    return arrived and time.monotonic() - began_at < 1.5 * polls * interval_s + 0.5
+    return wait_until(lambda: len(first_pages(api)) >= start + 8, 15)
 
 
 def test_a_source_that_sleeps_30_s_does_not_hold_a_quick_one(home: Home) -> None:
@@ -50,7 +46,7 @@ def test_a_source_that_sleeps_30_s_does_not_hold_a_quick_one(home: Home) -> None
         )
         process = home.start("--workers", "2")
         assert siem.wait_for(lambda: siem.delivered_count >= 20, 15), process.stderr
-        assert keeps_its_rate(quick, 8, 0.3)
+        assert goes_on_polling(quick)
         quick.add(make_events(10, 10))
         newest = "2025-01-01T12:00:00.019Z"
         assert wait_until(lambda: home.view()["b-quick"]["last_timestamp"] == newest, 5)
@@ -74,9 +70,9 @@ def test_an_api_that_hangs_does_not_hold_a_healthy_one(home: Home) -> None:
         process = home.start()
         assert dead.wait_for_silence(1, 15), process.stderr
         assert siem.wait_for(10, 15)
-        assert keeps_its_rate(healthy, 8, 0.2)
+        assert goes_on_polling(healthy)
         healthy.add(make_events(10, 10))
-        assert siem.wait_for(20, 2)
+        assert siem.wait_for(20, 15)
         asked_at = time.monotonic()
         assert process.stop() == 0
         assert time.monotonic() - asked_at < 5
@@ -99,7 +95,7 @@ def test_a_dead_destination_does_not_hold_a_living_one(home: Home) -> None:
         process = home.start()
         assert dead.wait_for_silence(1, 15), process.stderr
         assert living.wait_for(200, 15)
-        assert keeps_its_rate(other, 8, 0.2)
+        assert goes_on_polling(other)
         # 7 batches of 10, and the page of 50 that was on its way.
         assert len(api.requests) <= 4
         assert wait_until(lambda: home.view().get("doomed", {}).get("undelivered_batches", 0) >= 7)

@@ -20,13 +20,13 @@ from flicker import config
 from flicker.errors import ConfigError, FlickerError, RegistryError
 from flicker.flow import build, explain_failure
 from flicker.log import FORMATS, LEVELS, conceal_secrets, configure_logging
-from flicker.registry import open_registry
+from flicker.registry.local import open_registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flicker.flow import Plan
-    from flicker.registry import Registry
+    from flicker.registry.local import Registry
     from flicker.settings import Settings
 
 STOPPED, FAILED, MISCONFIGURED = 0, 1, 2

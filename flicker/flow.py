@@ -19,17 +19,18 @@ from flicker.filter import compile_filter
 from flicker.items import EventPage, Flush, Mark, RecordPage
 from flicker.pagination import Place
 from flicker.position import Position
-from flicker.registry import Caretaker, Registry
+from flicker.registry.caretaker import Caretaker
+from flicker.registry.partitions import FLOW_ID
 from flicker.render import compile_renderer
 from flicker.runtime import Runtime
 from flicker.sink import HttpSink
-from flicker.snapshots import FLOW_ID
 from flicker.source import ApiSource
 from flicker.timefmt import parse_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flicker.registry.local import Registry
     from flicker.settings import Settings, Source
 
 _SQLITE_FAILURE = re.compile(r'SqliteFailure\(.*Some\("(.*?)"\)', re.DOTALL)

@@ -15,12 +15,12 @@ from flicker import config
 from flicker.errors import ConfigError, FlickerError, Problem
 from flicker.flow import build, explain_failure
 from flicker.log import FORMATS, LEVELS, conceal_secrets, configure_logging
-from flicker.registry import open_registry
+from flicker.registry.local import open_registry
 
 if TYPE_CHECKING:
     from bytewax.dataflow import Dataflow
 
-    from flicker.registry import Registry
+    from flicker.registry.local import Registry
 
 logger = logging.getLogger(__name__)
 

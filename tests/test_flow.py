@@ -11,7 +11,8 @@ from bytewax.testing import run_main
 from flicker.demo.servers import Destination as Siem
 from flicker.errors import RegistryError
 from flicker.flow import build, explain_failure
-from flicker.registry import BUFFER_STEP, POLL_STEP, SHIP_STEP, open_registry
+from flicker.registry.local import open_registry
+from flicker.registry.partitions import BUFFER_STEP, POLL_STEP, SHIP_STEP
 from flicker.settings import Destination, Endpoint, Pagination, Settings, Source
 from tests.processes import make_events
 from tests.servers.listing import ListingApi, Style

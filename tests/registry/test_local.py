@@ -15,8 +15,10 @@ from bytewax.recovery import RecoveryConfig
 from bytewax.testing import TestingSink, TestingSource, cluster_main
 
 from flicker.errors import RegistryError
-from flicker.registry import Caretaker, open_registry, view_of, write_atomically
-from flicker.snapshots import POLL_STEP, load_plain, read_states
+from flicker.registry.caretaker import Caretaker
+from flicker.registry.local import open_registry
+from flicker.registry.partitions import POLL_STEP, load_plain, read_states
+from flicker.registry.view import view_of, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

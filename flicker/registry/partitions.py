@@ -5,7 +5,7 @@ file open in one process: POSIX locks belong to the process, so when one library
 closes the file, the other's locks are gone, and the file ends up malformed
 (measured; https://sqlite.org/howtocorrupt.html, section 2.2.1). While a flow
 runs, this module therefore runs as a process of its own:
-`python -m flicker.snapshots DIRECTORY` answers each line on its input.
+`python -m flicker.registry.partitions DIRECTORY` answers each line on its input.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What Flicker remembers, here or in S3, and who may write it."""

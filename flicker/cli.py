@@ -20,7 +20,10 @@ from flicker import config
 from flicker.errors import ConfigError, FlickerError, RegistryError
 from flicker.flow import build, explain_failure
 from flicker.log import FORMATS, LEVELS, conceal_secrets, configure_logging
-from flicker.registry.local import open_registry
+from flicker.registry.access import LEASE_S, RemoteOptions, open_located, parse_lease
+from flicker.registry.commands import add_commands
+from flicker.registry.commands import run as run_registry
+from flicker.registry.location import DEFAULT_PATH, parse_location
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
     from flicker.settings import Settings
 
 STOPPED, FAILED, MISCONFIGURED = 0, 1, 2
-
-DEFAULT_REGISTRY = Path(".flicker-registry.json")
 
 EPOCH_INTERVAL = timedelta(seconds=1)
 """Time between two snapshots, and so the age of what a crash falls back to."""
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 stopped as asked, 1 failed, 2 wrong configuration or arguments.
     """
     args = _parser().parse_args(arguments)
-    configure_logging(args.log_level, args.log_format)
+    quiet = "warning" if args.command == "registry" else "info"
+    configure_logging(args.log_level or quiet, args.log_format)
     try:
         if args.command == "schema":
             print(json.dumps(config.json_schema(), indent=2))
@@ -56,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from flicker.demo.tour import run_tour  # noqa: PLC0415 - only the tour needs it
 
             return run_tour()
+        if args.command == "registry":
+            return run_registry(args)
         if args.config is None:
             _say("no configuration: give one with -c config.yaml")
             return MISCONFIGURED
@@ -91,8 +95,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--registry-file",
         metavar="PATH",
-        help=f"where positions are remembered (default {DEFAULT_REGISTRY}); implies nothing "
-        "without --track",
+        help=f"where positions are remembered: a path (default {DEFAULT_PATH}) or "
+        "s3://BUCKET/KEY; implies nothing without --track",
+    )
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="with s3://: keep the working copy there (default: a temporary directory)",
+    )
+    parser.add_argument(
+        "--standby",
+        action="store_true",
+        help="with s3://: wait while another instance holds the registry, then take over",
+    )
+    parser.add_argument(
+        "--lease-seconds",
+        type=_lease,
+        metavar="N",
+        help=f"with s3://: how long the registry stays ours after a crash ({LEASE_S:.0f})",
     )
     parser.add_argument(
         "--workers", type=_positive, default=1, metavar="N", help="Bytewax worker threads (1)"
@@ -108,6 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
     _add_common(schema, is_top=False)
+    registry = commands.add_parser("registry", help="look into the registry, or change it")
+    add_commands(registry, _add_common)
     return parser
 
 
@@ -121,11 +144,18 @@ def _add_common(parser: argparse.ArgumentParser, *, is_top: bool) -> None:
         "-c", "--config", type=Path, metavar="FILE", default=default(None), help="the YAML file"
     )
     parser.add_argument(
-        "--log-level", choices=LEVELS, default=default("info"), help="least severity shown (info)"
+        "--log-level", choices=LEVELS, default=default(None), help="least severity shown (info)"
     )
     parser.add_argument(
         "--log-format", choices=FORMATS, default=default("text"), help="form of log lines"
     )
+
+
+def _lease(text: str) -> float:
+    try:
+        return parse_lease(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _positive(text: str) -> int:
@@ -137,17 +167,29 @@ def _positive(text: str) -> int:
 
 def _run(settings: Settings, args: argparse.Namespace) -> int:
     conceal_secrets(settings)
-    registry = None
-    if args.track:
-        view_path = _registry_path(args.registry_file)
-        registry = open_registry(Path(f"{view_path}.d"), view_path)
-    elif args.registry_file is not None:
-        logger.warning("--registry-file has no effect without --track; positions are not kept")
+    registry = _open_registry(args)
+    try:
+        return _run_with(settings, args, registry)
+    finally:
+        if registry is not None:
+            registry.close()
+
+
+def _run_with(settings: Settings, args: argparse.Namespace, registry: Registry | None) -> int:
     dead_letter_dir = registry.view_path.parent if registry and registry.view_path else Path()
     plan = build(settings, registry, once=args.once, dead_letter_dir=dead_letter_dir)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: plan.runtime.stop.set())
     _execute(plan, registry, args.workers)
+    if plan.caretaker is not None and plan.caretaker.trouble is not None:
+        _say(f"{plan.caretaker.trouble}. What was shipped is shipped again by the next start")
+        return FAILED
+    if registry is not None and registry.remote is not None and registry.remote.is_behind:
+        _say(
+            f"the last upload of the registry {registry.remote.location} failed; the next start "
+            "repeats what was shipped since the one before"
+        )
+        return FAILED
     if plan.runtime.failed:
         names = ", ".join(sorted(plan.runtime.failed))
         kept = "the registry keeps what is owed" if registry else "without --track it is not kept"
@@ -157,28 +199,22 @@ def _run(settings: Settings, args: argparse.Namespace) -> int:
     return STOPPED
 
 
-def _registry_path(text: str | None) -> Path:
-    if text is None:
-        return DEFAULT_REGISTRY.absolute()
-    if "://" in text:
-        problem = (
-            f"--registry-file: {text.partition('://')[0]}:// is not supported yet; give a path"
-        )
-        raise RegistryLocationError(problem)
-    path = Path(text).absolute()
-    if path.is_dir():
-        problem = f"--registry-file: {path} is a directory; give the path of a file"
-        raise RegistryLocationError(problem)
-    return path
+def _open_registry(args: argparse.Namespace) -> Registry | None:
+    """Open the registry that the arguments ask for.
 
-
-class RegistryLocationError(ConfigError):
-    """The registry's place cannot be used as it was given."""
-
-    def __init__(self, message: str) -> None:
-        from flicker.errors import Problem  # noqa: PLC0415
-
-        super().__init__([Problem("", message)])
+    Raises:
+        ConfigError: They contradict each other.
+        RegistryError: It cannot be used.
+    """
+    options = RemoteOptions(args.state_dir, is_standby=args.standby, lease_s=args.lease_seconds)
+    if not args.track:
+        if args.registry_file is not None or options.is_given:
+            logger.warning(
+                "--registry-file, --state-dir, --standby and --lease-seconds have no effect "
+                "without --track; positions are not kept"
+            )
+        return None
+    return open_located(parse_location(args.registry_file), options)
 
 
 def _execute(plan: Plan, registry: Registry | None, workers: int) -> None:

@@ -165,6 +165,13 @@ class DedupWindow:
         return self._packed
 
     @classmethod
+    def knowing(cls, source: str, identities: list[bytes]) -> DedupWindow:
+        """Build one that remembers these, for one scan at least."""
+        window = cls(source)
+        window._carried = dict.fromkeys(identities, NO_TIMESTAMP)
+        return window
+
+    @classmethod
     def restore(cls, source: str, packed: list[bytes]) -> DedupWindow:
         """Rebuild from what `snapshot` returned."""
         window = cls(source)

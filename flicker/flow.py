@@ -13,28 +13,24 @@ from bytewax.dataflow import Dataflow
 
 from flicker.buffer import BufferLogic
 from flicker.deadletter import DeadLetters
-from flicker.dedup import DedupWindow
 from flicker.errors import FlickerError
 from flicker.filter import compile_filter
 from flicker.items import EventPage, Flush, Mark, RecordPage
-from flicker.pagination import Place
-from flicker.position import Position
 from flicker.registry.caretaker import Caretaker
 from flicker.registry.partitions import FLOW_ID
 from flicker.render import compile_renderer
 from flicker.runtime import Runtime
 from flicker.sink import HttpSink
 from flicker.source import ApiSource
-from flicker.timefmt import parse_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from flicker.registry.local import Registry
-    from flicker.settings import Settings, Source
+    from flicker.settings import Settings
 
 _SQLITE_FAILURE = re.compile(r'SqliteFailure\(.*Some\("(.*?)"\)', re.DOTALL)
-_PEER_FAILURE = re.compile(r"^(?:Send|Recv) thread panic")
+_PEER_FAILURE = re.compile(
+    r"^(?:Send|Recv) thread panic|MergeQueue poisoned|timely communication error"
+)
 
 DEAD_LETTER_NAME = "flicker-dead-letter.jsonl"
 
@@ -80,6 +76,8 @@ def build(
         journal_dir=registry.journal_dir if registry else None,
         once=once,
     )
+    if registry is not None and registry.remote is not None:
+        runtime.may_ship = registry.remote.may_ship
     names = sorted({*sources, *(registry.names if registry else ())})
     for name in names:
         if name not in sources:
@@ -88,7 +86,6 @@ def build(
                 "what it owes is delivered",
                 extra={"source": name},
             )
-    initial = _seed_positions(registry.seeds if registry else {}, sources)
     filters = {name: compile_filter(source) for name, source in sources.items()}
     renderers = {name: compile_renderer(name) for name in sources}
 
@@ -107,7 +104,7 @@ def build(
         return BufferLogic(sources, resume_state)
 
     flow = Dataflow(FLOW_ID)
-    polled = op.input("poll", flow, ApiSource(sources, names, runtime, initial))
+    polled = op.input("poll", flow, ApiSource(sources, names, runtime))
     # Marks pass the buffer by: going through would snapshot it each time.
     split = op.branch("split", polled, lambda item: isinstance(item[1], Mark))
     matched = op.filter_map("match", split.falses, match)
@@ -144,42 +141,9 @@ def explain_failure(error: BaseException, registry: Registry | None) -> str:
             f"the registry {registry.directory} cannot be written ({failure[1]}). Nothing is lost: "
             "make room or repair the disk, and start again"
         )
-    if _PEER_FAILURE.match(text):
+    if _PEER_FAILURE.search(text):
         return "another process of the cluster is gone. Nothing is lost: start all of them again"
     return (
         f"stopped by a fault of Flicker's own ({type(cause).__name__}: {text}). Start it again "
         "at log level debug, which shows where, and report it"
     )
-
-
-def _seed_positions(
-    seeds: Mapping[str, Mapping[str, Any]], sources: Mapping[str, Source]
-) -> dict[str, Position]:
-    """Give the positions that the readable view tells, coarse as they are."""
-    positions = {}
-    for name, seed in seeds.items():
-        if name not in sources:
-            continue
-        timestamp, cursor = seed.get("last_timestamp"), seed.get("cursor")
-        position = Position(DedupWindow(name))
-        if isinstance(timestamp, (str, int)):
-            position.last_timestamp_ns = parse_timestamp(str(timestamp))
-        if isinstance(cursor, str) and cursor and "***" not in cursor:
-            kind = "url" if cursor.startswith(("http://", "https://")) else "cursor"
-            position.place = Place(kind, cursor)
-        for kind in ("offset", "page"):
-            if isinstance(seed.get(kind), int):
-                position.place = Place(kind, seed[kind])
-        pagination = sources[name].pagination
-        kept_kinds = {"cursor", "url"} if pagination and pagination.type == "cursor" else set()
-        if pagination is not None:
-            kept_kinds.add(pagination.type)
-        if position.place is not None and position.place.kind not in kept_kinds:
-            position.place = None
-        positions[name] = position
-        logger.warning(
-            "starting from the registry's readable view, since its partitions are gone; what was "
-            "read and not yet delivered is read again, and some events repeat",
-            extra={"source": name},
-        )
-    return positions

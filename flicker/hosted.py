@@ -7,7 +7,10 @@ import atexit
 import logging
 import os
 import signal
+import socket
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,12 +18,18 @@ from flicker import config
 from flicker.errors import ConfigError, FlickerError, Problem
 from flicker.flow import build, explain_failure
 from flicker.log import FORMATS, LEVELS, conceal_secrets, configure_logging
+from flicker.registry.access import LEASE_S, RemoteOptions, open_remote, parse_lease
 from flicker.registry.local import open_registry
+from flicker.registry.location import S3Location, parse_location
 
 if TYPE_CHECKING:
     from bytewax.dataflow import Dataflow
 
     from flicker.registry.local import Registry
+    from flicker.runtime import StopRequest
+
+HANDLER_LIMIT_S = 4.0
+"""How long a signal may take to be handled by a flow that runs."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,18 +87,81 @@ def _build(config_path: str | None) -> Dataflow:
     settings = config.load(Path(config_path), os.environ)
     conceal_secrets(settings)
     options = host_options(sys.argv)
-    registry = None
-    if options.recovery_dir is not None:
-        registry = open_registry(options.recovery_dir, process_index=options.process_index)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    registry = _open_registry(options)
+    if registry is not None:
+        atexit.register(registry.close)
     dead_letter_dir = options.recovery_dir.absolute().parent if options.recovery_dir else None
     plan = build(settings, registry, dead_letter_dir=dead_letter_dir)
     sys.excepthook = lambda _kind, error, _traceback: _say_why(error, registry)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: plan.runtime.stop.set())
+    _end_where_no_handler_runs(plan.runtime.stop)
     if plan.caretaker is not None:
         plan.caretaker.start()
         atexit.register(plan.caretaker.stop)
     return plan.flow
+
+
+def _open_registry(options: HostOptions) -> Registry | None:
+    """Open the registry that `-r` and FLICKER_REGISTRY_FILE ask for.
+
+    All processes of a cluster share one recovery directory, so the first holds
+    the registry in S3 for all of them.
+
+    Raises:
+        ConfigError: They contradict each other.
+        RegistryError: It cannot be used.
+    """
+    environ = os.environ
+    text = environ.get("FLICKER_REGISTRY_FILE")
+    directory = options.recovery_dir
+    if not text:
+        if directory is None:
+            return None
+        return open_registry(directory, process_index=options.process_index)
+    location = parse_location(text)
+    if not isinstance(location, S3Location):
+        message = "FLICKER_REGISTRY_FILE must be s3://BUCKET/KEY here; a local registry is -r DIR"
+        raise ConfigError([Problem("", message)])
+    if directory is None:
+        message = "FLICKER_REGISTRY_FILE needs -r DIR, a directory for the working copy"
+        raise ConfigError([Problem("", message)])
+    if options.process_index > 0:
+        return open_registry(directory, process_index=options.process_index)
+    try:
+        lease_s = parse_lease(environ.get("FLICKER_LEASE_SECONDS") or str(LEASE_S))
+    except ValueError as error:
+        raise ConfigError([Problem("", f"FLICKER_LEASE_SECONDS {error}")]) from None
+    is_standby = _choice("FLICKER_STANDBY", ("true", "false"), "false") == "true"
+    return open_remote(location, RemoteOptions(directory, is_standby=is_standby, lease_s=lease_s))
+
+
+def _end_where_no_handler_runs(stop: StopRequest) -> None:
+    """Obey signals while Bytewax waits for the other processes of a cluster.
+
+    It does so without letting Python run its handlers, for as long as a
+    process is missing. Nothing has been polled by then.
+    """
+    woken, waker = socket.socketpair()
+    waker.settimeout(0)
+    signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    arguments = (stop, woken, waker)
+    threading.Thread(target=_watch, args=arguments, name="flicker-signals", daemon=True).start()
+
+
+def _watch(stop: StopRequest, woken: socket.socket, waker: socket.socket) -> None:
+    while waker.fileno() >= 0:
+        if woken.recv(1)[0] not in {signal.SIGTERM, signal.SIGINT}:
+            continue
+        asked_at = time.monotonic()
+        while not stop.is_set:
+            if time.monotonic() - asked_at > HANDLER_LIMIT_S:
+                print("flicker: stopped before all processes were there", file=sys.stderr)
+                sys.stderr.flush()
+                os._exit(0)
+            time.sleep(0.05)
 
 
 def _say_why(error: BaseException, registry: Registry | None) -> None:

@@ -94,6 +94,11 @@ class AckJournal:
                 os.close(file)
         return self._segment
 
+    @property
+    def next_segment(self) -> int:
+        """Number of a segment that no entry went to yet."""
+        return self._segment if self._file is None else self._segment + 1
+
     def resume(self, first_segment: int) -> set[bytes]:
         """Read what was acknowledged since a segment was opened.
 
@@ -127,6 +132,12 @@ class AckJournal:
             else:
                 kept.append(number)
         self._found = kept
+
+    def delete_all(self) -> None:
+        """Delete all segments, which nothing is written to at the moment."""
+        for number in self._found:
+            self._path(number).unlink(missing_ok=True)
+        self._found = []
 
     def _path(self, segment: int) -> Path:
         return self._directory / f"{self._stem}.{segment}.acks"

@@ -216,7 +216,7 @@ class Outbox:
         """Tell whether a mark has to reach the sink, once for each snapshot.
 
         To be asked at each heartbeat, which is also what wakes an outbox that
-        found no thread to deliver on.
+        found no thread to deliver on, or that was not allowed to ship.
         """
         if self._is_stalled:
             self._is_stalled = False
@@ -269,6 +269,9 @@ class Outbox:
         destination, client = self._destination, self._client
         if destination is None or client is None:
             return
+        if not self._runtime.may_ship():
+            self._is_stalled = True
+            return
         with self._lock:
             now = time.monotonic()
             if self._gave_up or now < self._resume_at or self._runtime.stop.is_late:
@@ -318,6 +321,11 @@ class Outbox:
         Returns:
             Seconds until the next attempt, zero where none has to wait.
         """
+        if not self._runtime.may_ship():
+            with self._lock:
+                shipment.in_flight = False
+                self._in_flight -= 1
+            return 0.0
         if shipment.verdict is None:
             try:
                 self._post(shipment.records, destination, client)

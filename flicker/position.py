@@ -15,11 +15,13 @@ from urllib.parse import parse_qsl, urlsplit
 from flicker.dedup import DedupWindow
 from flicker.errors import RegistryError
 from flicker.pagination import Place
-from flicker.timefmt import format_rfc3339
+from flicker.timefmt import format_rfc3339, parse_timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flicker.auth import Concealer
-    from flicker.settings import Source
+    from flicker.settings import Pagination, Source
 
 STATE_VERSION = 1
 """Of all state in a snapshot: positions, buffers and outboxes."""
@@ -159,8 +161,16 @@ def api_fingerprint(source: Source) -> str:
     return blake2b(repr(facts).encode(), digest_size=8).hexdigest()
 
 
-def dump_position(position: Position, fingerprint: str, concealer: Concealer) -> dict[str, Any]:
-    """Give a position as builtins, without secrets."""
+def dump_position(
+    position: Position, fingerprint: str | None, concealer: Concealer | None
+) -> dict[str, Any]:
+    """Give a position as builtins, without secrets.
+
+    Args:
+        position: What to give.
+        fingerprint: The API that its places belong to, None where it is unknown.
+        concealer: Takes secrets out; None where there are none.
+    """
     scan = position.scan
     return {
         "version": STATE_VERSION,
@@ -224,7 +234,7 @@ def load_position(
         last_timestamp_ns=state["last_timestamp"],
         start_ns=state["start"],
     )
-    if fingerprint is not None and state["api"] != fingerprint:
+    if fingerprint is not None and state["api"] not in {fingerprint, None}:
         return position
     position.place = _load_place(state["place"], concealer)
     position.place_since = state["place_since"]
@@ -259,6 +269,37 @@ def load_position(
             repeats=scan["repeats"],
         )
     return position
+
+
+def seed_state(view: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a state of what people read, coarse as it is.
+
+    It names no API, so its place goes to whatever is configured, provided
+    that the kind of pagination fits.
+
+    Args:
+        view: `last_timestamp`, and `cursor`, `offset` or `page`, as the
+            readable view has them or as the Rust Flicker wrote them.
+    """
+    position = Position(DedupWindow(""))
+    timestamp, cursor = view.get("last_timestamp"), view.get("cursor")
+    if isinstance(timestamp, (str, int)):
+        position.last_timestamp_ns = parse_timestamp(str(timestamp))
+    if isinstance(cursor, (str, int)) and str(cursor) and "***" not in str(cursor):
+        is_url = str(cursor).startswith(("http://", "https://"))
+        position.place = Place("url" if is_url else "cursor", str(cursor))
+    for kind in ("offset", "page"):
+        number = view.get(kind)
+        if isinstance(number, int) and number >= 0:
+            position.place = Place(kind, number)
+    return dump_position(position, None, None)
+
+
+def fits(place: Place | None, pagination: Pagination | None) -> bool:
+    """Tell whether a place is one of a way of paging."""
+    if place is None or pagination is None:
+        return place is None
+    return place.kind == pagination.type or (place.kind == "url" and pagination.type == "cursor")
 
 
 def check_version(state: Any, source_name: str) -> None:
@@ -296,10 +337,10 @@ def _hide_marks(text: str) -> str:
     return "***".join(text.split("\0")[::2])
 
 
-def _dump_place(place: Place | None, concealer: Concealer) -> list[Any] | None:
+def _dump_place(place: Place | None, concealer: Concealer | None) -> list[Any] | None:
     if place is None:
         return None
-    if place.is_token:
+    if place.is_token and concealer is not None:
         return [place.kind, concealer.conceal(str(place.value))]
     return [place.kind, place.value]
 

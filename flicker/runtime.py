@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from flicker.pool import Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from flicker.deadletter import DeadLetters
@@ -65,6 +66,8 @@ class Runtime:
         outboxes: By source. Source and sink partitions of one name are in
             the same process, which is how a source learns what is owed.
         failed: Names of the sources whose API or destination was given up.
+        may_ship: Whether this process may still send events: another instance
+            may have taken the registry over.
     """
 
     retry: Retry
@@ -77,6 +80,7 @@ class Runtime:
     failed: set[str] = field(default_factory=set)
     rng: random.Random = field(default_factory=random.Random)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    may_ship: Callable[[], bool] = lambda: True
 
     def backoff_s(self, failures: int) -> float:
         """Give the seconds to wait after so many failures in a row.

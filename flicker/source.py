@@ -23,7 +23,14 @@ from flicker.errors import (
 )
 from flicker.items import EventPage, Flush, Mark
 from flicker.log import fault_facts
-from flicker.position import Position, api_fingerprint, check_version, dump_position, load_position
+from flicker.position import (
+    Position,
+    api_fingerprint,
+    check_version,
+    dump_position,
+    fits,
+    load_position,
+)
 from flicker.runtime import GRACE_S
 from flicker.scan import Scanner
 
@@ -197,26 +204,25 @@ class ApiPartition(SourcePartition):
         source: What to poll.
         runtime: The process's.
         resume_state: What `snapshot` gave.
-        initial: Position to begin with where there is no state.
     """
 
     def __init__(
-        self,
-        source: Source,
-        runtime: Runtime,
-        resume_state: dict[str, Any] | None,
-        initial: Position | None = None,
+        self, source: Source, runtime: Runtime, resume_state: dict[str, Any] | None
     ) -> None:
         super().__init__(source.name, runtime)
         self._source = source
         self._concealer = Concealer(source.endpoint, source.params)
         self._fingerprint = api_fingerprint(source)
-        position = initial or Position(DedupWindow(source.name))
+        position = Position(DedupWindow(source.name))
         if resume_state is not None:
             position = load_position(resume_state, source.name, self._fingerprint, self._concealer)
-            if _has_gap(position):
-                # A kept link held a secret that is configured no more.
-                position = load_position(resume_state, source.name, "", self._concealer)
+            place = position.place
+            is_seed = resume_state["api"] is None and place is not None
+            if _has_gap(position) or (is_seed and not fits(place, source.pagination)):
+                # A kept link held a secret that is configured no more, or the
+                # readable view told a place of another kind.
+                useless = {**resume_state, "api": ""}
+                position = load_position(useless, source.name, self._fingerprint, self._concealer)
         self._scanner = Scanner(source, position)
         self._client = Client(source.endpoint, max_response_bytes=source.max_response_bytes)
         pagination = source.pagination
@@ -400,20 +406,12 @@ class ApiSource(FixedPartitionedSource[SourceItem, dict[str, Any]]):
         sources: Configured sources by name.
         names: All names, those of retired sources too.
         runtime: The process's.
-        initial: Positions to begin with, for sources without state.
     """
 
-    def __init__(
-        self,
-        sources: Mapping[str, Source],
-        names: list[str],
-        runtime: Runtime,
-        initial: Mapping[str, Position],
-    ) -> None:
+    def __init__(self, sources: Mapping[str, Source], names: list[str], runtime: Runtime) -> None:
         self._sources = sources
         self._names = sorted(names)
         self._runtime = runtime
-        self._initial = initial
 
     def list_parts(self) -> list[str]:
         """List all sources; a name that the registry knows must stay known."""
@@ -427,7 +425,7 @@ class ApiSource(FixedPartitionedSource[SourceItem, dict[str, Any]]):
         source = self._sources.get(for_part)
         if source is None:
             return RetiredPartition(for_part, self._runtime, resume_state)
-        return ApiPartition(source, self._runtime, resume_state, self._initial.get(for_part))
+        return ApiPartition(source, self._runtime, resume_state)
 
 
 def _has_gap(position: Position) -> bool:

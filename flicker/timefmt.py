@@ -208,6 +208,16 @@ def format_rfc3339(instant_ns: int) -> str:
     return f"{text}.{rest_ns:09d}Z"
 
 
+def format_instant(seconds: float) -> str:
+    """Write an instant in UTC with milliseconds.
+
+    Args:
+        seconds: Since 1970.
+    """
+    when = datetime.fromtimestamp(seconds, timezone.utc)
+    return when.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
 def floor_to(instant_ns: int, form: TimeFormat) -> int:
     """Return the instant that the text of `format_timestamp` denotes: never a later one."""
     return instant_ns - instant_ns % _RESOLUTION_NS[form]

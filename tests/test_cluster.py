@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import random
 import re
+import signal
 import socket
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from flicker.demo.servers import Destination
-from tests.processes import HOST, Home, Process, ids_of, make_events, make_source
+from flicker.journal import _read_segment
+from tests.processes import HOST, Home, Process, ids_of, make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from typing_extensions import Self
 
 pytestmark = pytest.mark.process
 
@@ -81,20 +87,62 @@ def test_a_registry_moves_between_the_command_and_bytewax(
 
 
 def free_addresses(count: int) -> str:
-    """Find free ports, as `-a` wants them."""
+    """Find free ports, as `-a` wants them.
+
+    Below the ports that the system hands out by itself: one of those may be
+    taken again before Bytewax binds it.
+    """
+    rng = random.Random()  # noqa: S311 - tests that run beside this one pick others
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in sockets:
-            listener.bind(("127.0.0.1", 0))
-        return ";".join(f"127.0.0.1:{listener.getsockname()[1]}" for listener in sockets)
+        ports: list[int] = []
+        for port in rng.sample(range(20000, 32000), 200):
+            listener = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                listener.bind(("127.0.0.1", port))
+                ports.append(port)
+            if len(ports) == count:
+                return ";".join(f"127.0.0.1:{port}" for port in ports)
+    message = "no free ports"
+    raise AssertionError(message)
 
 
-def start_cluster(home: Home) -> list[Process]:
-    addresses = free_addresses(2)
+def start_cluster(
+    home: Home, processes: int = 2, workers: int = 1, epochs: tuple[str, ...] = EPOCHS
+) -> list[Process]:
+    common = ("-r", "recovery", *epochs, "-w", str(workers))
+    if processes == 1:
+        return [home.host(*common)]
+    addresses = free_addresses(processes)
+    return [home.host(*common, "-i", str(index), "-a", addresses) for index in range(processes)]
+
+
+def stop_cluster(processes: list[Process]) -> list[int]:
+    """Ask all to stop, and give their exit codes; none ends before all were asked."""
+    for process in processes:
+        assert wait_until(lambda: process._takes_sigterm() or not process.is_running)  # noqa: B023
+    for process in processes:
+        process.send(signal.SIGTERM)
+    return [process.wait() for process in processes]
+
+
+def kill_all(processes: list[Process]) -> None:
+    """End all as a power cut would; none sees another one go."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for process in processes:
+            process.send(number)
+    for process in processes:
+        process.wait()
+
+
+def sources_of(processes: list[Process]) -> list[set[str]]:
+    """Give the sources that each process reads, by its log."""
     return [
-        home.host("-r", "recovery", *EPOCHS, "-i", str(index), "-a", addresses)
-        for index in range(2)
+        set(re.findall(r"(s\d): (?:starting|resuming)", process.stderr)) for process in processes
     ]
+
+
+def said_by(processes: list[Process]) -> str:
+    return "\n".join(process.stderr for process in processes)
 
 
 def test_two_processes_ship_everything_and_one_may_be_killed(
@@ -108,9 +156,7 @@ def test_two_processes_ship_everything_and_one_may_be_killed(
         )
         first, second = start_cluster(home)
         assert destination.wait_for(240, 20), first.stderr + second.stderr
-        polled = [
-            set(re.findall(r"(s\d): starting", process.stderr)) for process in (first, second)
-        ]
+        polled = sources_of([first, second])
         assert polled[0] | polled[1] == {"s0", "s1", "s2", "s3"}
         assert polled[0]
         assert polled[1]
@@ -123,13 +169,161 @@ def test_two_processes_ship_everything_and_one_may_be_killed(
         assert first.stderr.splitlines()[-1].startswith("flicker: another process of the cluster")
         first, second = start_cluster(home)
         assert destination.wait_for(400, 20), first.stderr + second.stderr
-        for process in (first, second):
-            process.send(15)
-        assert [process.wait() for process in (first, second)] == [0, 0]
+        assert stop_cluster([first, second]) == [0, 0]
         assert set(destination.ids) == {
             identity for i in range(4) for identity in ids_of(make_events(100, 1000 * i))
         }
         assert sum(destination.duplicates.values()) <= 4 * 4 * 10
+
+
+SOURCES, CONCURRENCY, BUFFER = 6, 2, 5
+SPACING = 100_000
+SHAPES = ((2, 2), (1, 3), (3, 1))
+"""Processes and workers of each."""
+
+
+class Traffic:
+    """Adds events to all APIs for as long as the block runs."""
+
+    def __init__(self, apis: list[ListingApi]) -> None:
+        self._apis = apis
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._add)
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    @property
+    def ids(self) -> set[str]:
+        """All that was added, once the block is over."""
+        return {
+            identity
+            for index in range(len(self._apis))
+            for identity in ids_of(make_events(self.count, SPACING * index))
+        }
+
+    def _add(self) -> None:
+        while not self._is_over.wait(0.05):
+            for index, api in enumerate(self._apis):
+                api.add(make_events(3, SPACING * index + self.count))
+            self.count += 3
+
+
+def wait_for_each(siem: Destination, more: int) -> bool:
+    """Wait until so many further events of each source were delivered."""
+
+    def counts() -> list[int]:
+        numbers = [int(identity[1:]) // SPACING for identity in siem.ids]
+        return [numbers.count(index) for index in range(SOURCES)]
+
+    aims = [count + more for count in counts()]
+    return wait_until(lambda: all(c >= aim for c, aim in zip(counts(), aims, strict=True)), 30)
+
+
+def configure_sources(home: Home, stack: ExitStack, siem: Destination) -> list[ListingApi]:
+    apis = [stack.enter_context(ListingApi([], STYLE)) for _ in range(SOURCES)]
+    home.configure(
+        *(
+            make_source(
+                f"s{index}",
+                api.endpoint,
+                siem.url,
+                buffer_size=BUFFER,
+                destination={"concurrency": CONCURRENCY},
+            )
+            for index, api in enumerate(apis)
+        )
+    )
+    return apis
+
+
+def assert_each_is_read_once(cluster: list[Process]) -> None:
+    """Every source is with one process, and every process has some."""
+    shares = sources_of(cluster)
+    assert sorted(name for share in shares for name in share) == [f"s{i}" for i in range(SOURCES)]
+    assert all(shares)
+
+
+def test_other_numbers_of_processes_and_workers_go_on_without_a_repeat(
+    home: Home, destination: Destination
+) -> None:
+    """2 x 2, then 1 x 3, then 3 x 1, each stopped as one should, events flowing all the time."""
+    with ExitStack() as stack:
+        apis = configure_sources(home, stack, destination)
+        with Traffic(apis) as traffic:
+            for processes, workers in SHAPES:
+                cluster = start_cluster(home, processes, workers)
+                assert wait_for_each(destination, 30), said_by(cluster)
+                assert_each_is_read_once(cluster)
+                if processes < SHAPES[-1][0]:
+                    assert stop_cluster(cluster) == [0] * processes, said_by(cluster)
+        assert destination.wait_for(SOURCES * traffic.count, 30), said_by(cluster)
+        assert stop_cluster(cluster) == [0] * len(cluster), said_by(cluster)
+        assert destination.ids == dict.fromkeys(traffic.ids, 1)
+
+
+def test_other_numbers_of_processes_and_workers_after_a_kill_lose_nothing(
+    home: Home, destination: Destination
+) -> None:
+    """The same with one process killed at each change; the others end by themselves."""
+    rng = random.Random(3)  # noqa: S311 - the same process in every run
+    with ExitStack() as stack:
+        apis = configure_sources(home, stack, destination)
+        with Traffic(apis) as traffic:
+            for processes, workers in SHAPES:
+                cluster = start_cluster(home, processes, workers)
+                assert wait_for_each(destination, 30), said_by(cluster)
+                cluster.pop(rng.randrange(processes)).kill()
+                assert [process.wait() for process in cluster] == [1] * len(cluster)
+                for process in cluster:
+                    assert "another process of the cluster is gone" in process.stderr
+        cluster = start_cluster(home, 2, 1)
+        assert destination.wait_for(SOURCES * traffic.count, 30), said_by(cluster)
+        assert stop_cluster(cluster) == [0, 0], said_by(cluster)
+        assert set(destination.ids) == traffic.ids
+        # Whoever ended cut what was unanswered, the survivors too.
+        bound = len(SHAPES) * SOURCES * CONCURRENCY * BUFFER
+        assert sum(destination.duplicates.values()) <= bound
+
+
+def acknowledged_count(home: Home) -> int:
+    """Count the events that the journals hold as delivered."""
+    paths = (home.directory / "recovery" / "acks").glob("*.acks")
+    return len({identity for path in paths for identity in _read_segment(path)})
+
+
+def test_a_source_finds_its_journal_in_whatever_process_it_comes_to(
+    home: Home, destination: Destination
+) -> None:
+    """No snapshot is ever taken, so that the journals alone know what was delivered."""
+    rare = ("-s", "3600", "-b", "0")
+    expected: set[str] = set()
+    homes_of: dict[str, set[int]] = {}
+    with ExitStack() as stack:
+        apis = configure_sources(home, stack, destination)
+        for turn, (processes, workers) in enumerate(SHAPES):
+            for index, api in enumerate(apis):
+                events = make_events(20, SPACING * index + 20 * turn)
+                api.add(events)
+                expected |= ids_of(events)
+            cluster = start_cluster(home, processes, workers, rare)
+            assert wait_until(lambda: acknowledged_count(home) == len(expected), 30), (  # noqa: B023
+                said_by(cluster)
+            )
+            assert_each_is_read_once(cluster)
+            for number, share in enumerate(sources_of(cluster)):
+                for name in share:
+                    assert f"{name}: resuming" not in cluster[number].stderr
+                    homes_of.setdefault(name, set()).add(number)
+            kill_all(cluster)
+            assert destination.ids == dict.fromkeys(expected, 1)
+        assert any(len(numbers) > 1 for numbers in homes_of.values())
 
 
 def test_says_what_is_wrong_where_bytewax_runs_it(home: Home) -> None:

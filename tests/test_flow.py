@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from bytewax.recovery import RecoveryConfig
 from bytewax.testing import run_main
 
 from flicker.demo.servers import Destination as Siem
@@ -83,7 +85,8 @@ def test_a_readable_view_gives_a_position(
             time_filter_param="since",
             pagination=Pagination("offset", limit_param="limit", offset_param="offset"),
         )
-        run_main(build(Settings((source,)), registry, once=True).flow)
+        flow = build(Settings((source,)), registry, once=True).flow
+        run_main(flow, recovery_config=RecoveryConfig(registry.directory, timedelta(0)))
         params = api.requests[0].params
         assert {name: params.get(name) for name in asked} == asked
         assert ("since" in params) == ("since" in asked)

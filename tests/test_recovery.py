@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 import resource
 import shutil
 import signal
+import sqlite3
 import threading
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -393,6 +396,46 @@ def test_goes_on_after_a_stop_as_after_a_kill(home: Home) -> None:
         for _ in range(2):
             assert home.run_once().code == 0
         assert all_once(siem, arrivals.count)
+
+
+def test_what_an_execution_did_not_live_to_finish_never_counts(home: Home) -> None:
+    """A buffer that a dead execution had emptied is not taken for the next one's.
+
+    The dead one's outbox had the events; the next one overwrote that outbox and
+    left the buffer's row, since it did not touch the buffer while it lived.
+    """
+    path = home.recovery_dir / "part-0.sqlite3"
+
+    def resume_epoch() -> int:
+        with closing(sqlite3.connect(path)) as partition:
+            (epoch,) = partition.execute(
+                "SELECT MAX(worker_frontier) FROM fronts"
+                " WHERE ex_num = (SELECT MAX(ex_num) FROM exs)"
+            ).fetchone()
+        return epoch or 0
+
+    with ListingApi(make_events(5), STYLE) as api, Destination() as siem:
+        slow = make_source("s", api.endpoint, siem.url, flush_interval_ms=3_600_000)
+        home.configure(slow)
+        process = home.start()
+        assert wait_until(lambda: home.view().get("s", {}).get("buffered_events") == 5)
+        process.kill()
+        unfinished = resume_epoch()
+        empty = {"version": 1, "source": "s", "records": [], "first_at": None}
+        with closing(sqlite3.connect(path)) as partition, partition:
+            partition.execute(
+                "INSERT OR REPLACE INTO snaps (step_id, state_key, snap_epoch, ser_change)"
+                " VALUES ('flicker.buffer', 's', ?, ?)",
+                (unfinished, pickle.dumps(empty)),
+            )
+        process = home.start()
+        assert wait_until(lambda: resume_epoch() > unfinished + 1), process.stderr
+        process.kill()
+        assert siem.distinct_count == 0
+        home.configure({**slow, "flush_interval_ms": 100})
+        process = home.start()
+        assert all_once(siem, 5), process.stderr
+        assert process.stop() == 0
 
 
 def test_a_future_event_blinds_nobody_over_a_restart(home: Home) -> None:

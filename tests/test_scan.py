@@ -10,6 +10,7 @@ import pickletools
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -23,6 +24,8 @@ from flicker.decode import PageDecoder
 from flicker.dedup import KEPT_COUNT, DedupWindow
 from flicker.pagination import Place, resolve_link
 from flicker.position import Position, api_fingerprint, dump_position, load_position
+from flicker.registry.partitions import POLL_STEP
+from flicker.registry.shapes import check_states
 from flicker.scan import EMPTY_PAGES, REPEATED_PAGES, Scanner
 from flicker.settings import Destination, Endpoint, Pagination, Secret, Source
 from flicker.timefmt import SECOND_NS, format_rfc3339, parse_timestamp
@@ -153,7 +156,10 @@ class Reader:
         self.warned: set[str] = set()
 
     def dump(self) -> dict[str, Any]:
-        return dump_position(self.scanner.position, api_fingerprint(self.source), self.concealer)
+        fingerprint = api_fingerprint(self.source)
+        state = dump_position(self.scanner.position, fingerprint, self.concealer)
+        check_states(Path("snapshot"), {(POLL_STEP, self.source.name): state})
+        return state
 
     def crash(self) -> None:
         """Die and come back from what a snapshot holds."""

@@ -839,7 +839,7 @@ def test_once_gives_up_on_an_api_that_is_down(caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize("state", [None, {"version": 1, "kept": b"as it is"}])
 def test_a_retired_source_polls_nothing_and_keeps_its_state(state: dict[str, Any] | None) -> None:
     runtime = Runtime(retry=QUICK, dead_letters=DeadLetters(cast("Path", None)))
-    source = ApiSource({}, ["b", "a"], runtime, {})
+    source = ApiSource({}, ["b", "a"], runtime)
     assert source.list_parts() == ["a", "b"]
     part = source.build_part("poll", "a", state)
     assert isinstance(part, RetiredPartition)

@@ -30,6 +30,9 @@ class Caretaker:
         configured: Names in the configuration.
         outboxes: Those of this process; their journal segments are deleted
             once a committed snapshot covers them.
+
+    Attributes:
+        trouble: Why the partitions could not be read when it was last tried.
     """
 
     def __init__(
@@ -42,19 +45,24 @@ class Caretaker:
         self._view: dict[str, Any] = dict(registry.view)
         self._written: bytes | None = None
         self._failed: str | None = None
+        self.trouble: str | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flicker-registry", daemon=True)
 
     def start(self) -> None:
         """Begin to look after the registry."""
         self._thread.start()
+        if self._registry.remote is not None:
+            self._registry.remote.start(self._reader, self._configured)
 
     def stop(self) -> None:
-        """Look a last time and end."""
+        """Look and upload a last time, and end."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(10.0)
         self._look()
+        if self._registry.remote is not None:
+            self._registry.remote.stop()
         self._reader.close()
 
     def _run(self) -> None:
@@ -63,14 +71,16 @@ class Caretaker:
 
     def _look(self) -> None:
         """Bring view and journal up to what the partitions hold."""
+        self.trouble = None
         try:
-            answer = self._reader.ask()
+            answer = self._reader.look()
             self._write_view(answer["sources"])
             for name, segment in answer["segments"].items():
                 outbox = self._outboxes.get(name)
                 if outbox is not None:
                     outbox.delete_segments_before(segment)
         except RegistryError as error:
+            self.trouble = str(error)
             self._say(logging.ERROR, "cannot read the registry", str(error))
         except OSError as error:
             self._say(

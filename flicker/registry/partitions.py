@@ -1,16 +1,18 @@
-"""Reading the snapshots in Bytewax's recovery partitions, as plain data.
+"""Reading and editing the snapshots in Bytewax's recovery partitions, as plain data.
 
 Bytewax brings an SQLite of its own. Two SQLite libraries must never have one
 file open in one process: POSIX locks belong to the process, so when one library
 closes the file, the other's locks are gone, and the file ends up malformed
 (measured; https://sqlite.org/howtocorrupt.html, section 2.2.1). While a flow
 runs, this module therefore runs as a process of its own:
-`python -m flicker.registry.partitions DIRECTORY` answers each line on its input.
+`python -m flicker.registry.partitions DIRECTORY` obeys a command of JSON on each
+line of its input. What edits or checks a store is called before Bytewax opens it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pickle
@@ -18,10 +20,13 @@ import sqlite3
 import sys
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flicker.errors import RegistryError
 from flicker.position import view_position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 FLOW_ID = "flicker"
 POLL_STEP = f"{FLOW_ID}.poll"
@@ -30,6 +35,51 @@ SHIP_STEP = f"{FLOW_ID}.ship"
 
 StateKey = tuple[str, str]
 """Step id and source name."""
+
+SCHEMA_VERSION = 5
+"""Of a partition of Bytewax 0.21, by which it would migrate an older one."""
+
+_CREATED = "created_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP"
+SCHEMA: dict[tuple[str, str], str] = {
+    ("table", "parts"): (
+        f"CREATE TABLE parts ( {_CREATED}, "
+        "part_index INTEGER PRIMARY KEY NOT NULL CHECK (part_index >= 0), "
+        "part_count INTEGER NOT NULL CHECK (part_count > 0), "
+        "CHECK (part_index < part_count) ) STRICT"
+    ),
+    ("table", "exs"): (
+        f"CREATE TABLE exs ( {_CREATED}, ex_num INTEGER NOT NULL PRIMARY KEY, "
+        "worker_count INTEGER NOT NULL CHECK (worker_count > 0), "
+        "resume_epoch INTEGER NOT NULL ) STRICT"
+    ),
+    ("table", "fronts"): (
+        f"CREATE TABLE fronts ( {_CREATED}, ex_num INTEGER NOT NULL, "
+        "worker_index INTEGER NOT NULL CHECK (worker_index >= 0), "
+        "worker_frontier INTEGER NOT NULL, PRIMARY KEY (ex_num, worker_index) ) STRICT"
+    ),
+    ("index", "sqlite_autoindex_fronts_1"): "",
+    ("table", "commits"): (
+        f"CREATE TABLE commits ( {_CREATED}, part_index INTEGER PRIMARY KEY NOT NULL, "
+        "commit_epoch INTEGER NOT NULL ) STRICT"
+    ),
+    ("table", "snaps"): (
+        f"CREATE TABLE snaps ( {_CREATED}, step_id TEXT NOT NULL, state_key TEXT NOT NULL, "
+        "snap_epoch INTEGER NOT NULL, ser_change BLOB, "
+        "PRIMARY KEY (step_id, state_key, snap_epoch) ) STRICT"
+    ),
+    ("index", "sqlite_autoindex_snaps_1"): "",
+}
+"""Definition of all that is in a partition by type and name, white space aside.
+
+Kept here, not taken from a partition made for the purpose: a disk that is full
+or a temporary directory that is read-only would end in a panic of Bytewax's."""
+
+FIRST_EPOCH = 1
+"""Where Bytewax begins, and where it panics over a state to resume from."""
+
+LOCK_WAIT_S = 10.0
+
+_RESTORE = "Restore it from a backup, or delete it to start afresh"
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -55,6 +105,50 @@ def load_plain(data: bytes) -> Any:
         raise pickle.UnpicklingError(message) from None
 
 
+def check_partitions(directory: Path) -> None:
+    """Check all that Bytewax could read, before Bytewax opens it and unpickles.
+
+    Every row of every epoch has to be plain data, and nothing may be in the
+    files but the tables that Bytewax makes: a view in place of a table would
+    show Bytewax something else than was checked.
+
+    Raises:
+        RegistryError: A partition is damaged, or something could run code.
+    """
+    for path in _partition_paths(directory):
+        with _said_of(path), contextlib.closing(_open_partition(path)) as partition:
+            _check_schema(path, partition)
+            (verdict,) = partition.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(" ".join(verdict.split()))
+            for step_id, name, epoch, data in partition.execute(
+                "SELECT step_id, state_key, snap_epoch, ser_change FROM snaps"
+            ):
+                if data is not None:
+                    _load_row(path, (step_id, name), data, f", epoch {epoch}")
+
+
+def _check_schema(path: Path, partition: sqlite3.Connection) -> None:
+    (version,) = partition.execute("PRAGMA user_version").fetchone()
+    found = [
+        (kind, name, " ".join((sql or "").split()))
+        for kind, name, sql in partition.execute("SELECT type, name, sql FROM sqlite_master")
+    ]
+    if not found:
+        raise RegistryError(f"the registry's file {path} is damaged (it is empty). {_RESTORE}")
+    expected = {(*key, sql) for key, sql in SCHEMA.items()}
+    wrong = sorted(expected.symmetric_difference(found))
+    if len(found) > len(set(found)):
+        wrong = found
+    if wrong or version != SCHEMA_VERSION:
+        what = f"{wrong[0][0]} {wrong[0][1]!r}" if wrong else f"version {version}"
+        message = (
+            f"the registry's file {path} is not what Bytewax makes ({what}), and opening it could "
+            f"run code. {_RESTORE}"
+        )
+        raise RegistryError(message)
+
+
 def read_states(directory: Path) -> dict[StateKey, Any]:
     """Read the snapshots that Bytewax would resume from now.
 
@@ -64,41 +158,145 @@ def read_states(directory: Path) -> dict[StateKey, Any]:
     Raises:
         RegistryError: A partition is damaged, or a row could run code.
     """
-    paths = sorted(directory.glob("part-*.sqlite3"))
+    with _opened(directory) as partitions, _said_of(directory):
+        rows = _resumable_rows(partitions)
+    return _load_rows(directory, rows)
+
+
+def drop_unfinished(directory: Path) -> None:
+    """Delete the rows that an execution wrote and did not live to finish.
+
+    Bytewax resumes before them and leaves them. Once the next execution has
+    passed their epoch, what it did not overwrite would count as its own: a
+    buffer that is empty since the dead execution had flushed it, beside an
+    outbox that never got the batch. To be called before Bytewax opens the
+    store, in a cluster by every process.
+
+    Raises:
+        RegistryError: A partition is damaged, in use or not writable.
+    """
+    with _opened(directory, alone=True) as partitions, _said_of(directory):
+        epoch = _resume_epoch(partitions)
+        for partition in partitions:
+            _drop_from(partition, epoch)
+            partition.execute("COMMIT")
+
+
+def edit_states(directory: Path, changes: Mapping[StateKey, Any | None]) -> None:
+    """Replace states, so that Bytewax resumes from the new ones.
+
+    A crash leaves all the old ones or all the new ones; where a store has
+    several partitions, that holds for each of them. What unfinished epochs
+    left is dropped. No process may have the store open. Afterwards each
+    partition is one file, with no log beside it.
+
+    Args:
+        directory: The recovery partitions.
+        changes: Plain builtins by step and source; None forgets the state.
+
+    Raises:
+        RegistryError: A partition is damaged, in use or not writable, or it
+            is not known which of several a new state belongs to.
+    """
+    pickles = {
+        key: None if state is None else pickle.dumps(state) for key, state in changes.items()
+    }
+    with _opened(directory, alone=True) as partitions, _said_of(directory):
+        epoch = _resume_epoch(partitions)
+        homes = {key: _find_home(directory, partitions, key) for key in pickles}
+        for partition in partitions:
+            _drop_from(partition, epoch)
+        if epoch == FIRST_EPOCH and any(pickles.values()):
+            # Nothing was finished yet; the states are what this execution did.
+            epoch += 1
+            partitions[0].execute(
+                "INSERT INTO exs (ex_num, worker_count, resume_epoch)"
+                " SELECT IFNULL(MAX(ex_num) + 1, 0), 1, ? FROM exs",
+                (epoch,),
+            )
+        for partition in partitions:
+            for key, data in pickles.items():
+                partition.execute("DELETE FROM snaps WHERE step_id = ? AND state_key = ?", key)
+                if data is not None and partition is homes[key]:
+                    partition.execute(
+                        "INSERT INTO snaps (step_id, state_key, snap_epoch, ser_change)"
+                        " VALUES (?, ?, ?, ?)",
+                        (*key, epoch - 1, data),
+                    )
+        for partition in partitions:
+            partition.execute("COMMIT")
+
+
+def _find_home(
+    directory: Path, partitions: list[sqlite3.Connection], key: StateKey
+) -> sqlite3.Connection:
+    """Find the partition that Bytewax writes a state to.
+
+    A row in another one would stay there and count beside the later ones.
+    """
+    for partition in partitions:
+        if partition.execute(
+            "SELECT 1 FROM snaps WHERE step_id = ? AND state_key = ?", key
+        ).fetchone():
+            return partition
+    if len(partitions) > 1:
+        message = (
+            f"the registry {directory} has {len(partitions)} partitions, and only Bytewax knows "
+            f"which of them source {key[1]!r} belongs to. Use a registry that Flicker made"
+        )
+        raise RegistryError(message)
+    return partitions[0]
+
+
+def _drop_from(partition: sqlite3.Connection, epoch: int) -> None:
+    partition.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (epoch,))
+
+
+def _partition_paths(directory: Path) -> list[Path]:
+    # Bytewax opens whatever is called so, not only what it made itself.
+    paths = sorted(directory.glob("*.sqlite3"))
     if not paths:
         message = f"the registry {directory} is gone. Stop Flicker, and restore it from a backup"
         raise RegistryError(message)
-    with contextlib.ExitStack() as opened:
-        try:
-            partitions = [
-                opened.enter_context(contextlib.closing(_open_partition(path))) for path in paths
-            ]
-            rows = _resumable_rows(partitions)
-        except sqlite3.Error as error:
-            if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
-                # A full disk or a wrong owner: nothing that deleting would mend.
-                message = (
-                    f"the registry {directory} cannot be read ({error}). Check the disk's free "
-                    "space and who owns the files"
-                )
-            else:
-                message = (
-                    f"the registry {directory} is damaged ({error}). Restore it from a backup, or "
-                    "delete it to start afresh"
-                )
-            raise RegistryError(message) from None
-    states = {}
-    for key, data in rows.items():
-        try:
-            states[key] = load_plain(data)
-        except pickle.UnpicklingError as error:
+    return paths
+
+
+@contextlib.contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    """Say in an error of SQLite's what to do about it."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
+            # A full disk or a wrong owner: nothing that deleting would mend.
             message = (
-                f"the registry {directory} holds a row that Flicker did not write (step "
-                f"{key[0]}, source {key[1]!r}: {error}), and opening it could run code. Restore "
-                "it from a backup, or delete it to start afresh"
+                f"the registry {path} cannot be read or written ({error}). Check the disk's free "
+                "space, who owns the files, and that no other process has them open"
             )
-            raise RegistryError(message) from None
-    return states
+        else:
+            message = f"the registry {path} is damaged ({error}). {_RESTORE}"
+        raise RegistryError(message) from None
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    return any(part in str(error) for part in ("no such table", "Could not decode"))
+
+
+@contextlib.contextmanager
+def _opened(directory: Path, *, alone: bool = False) -> Iterator[list[sqlite3.Connection]]:
+    """Open the partitions in a transaction each, which ends with the block.
+
+    Args:
+        directory: Where they are.
+        alone: For writing, and only if no process has them open.
+    """
+    with contextlib.ExitStack() as opened:
+        partitions = []
+        for path in _partition_paths(directory):
+            with _said_of(directory):
+                partition = _open_alone(path) if alone else _open_partition(path)
+            partitions.append(opened.enter_context(contextlib.closing(partition)))
+        yield partitions
 
 
 def _open_partition(path: Path) -> sqlite3.Connection:
@@ -106,7 +304,30 @@ def _open_partition(path: Path) -> sqlite3.Connection:
     uri = f"file:{_quote_path(path)}?mode=ro"
     partition = sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None)
     # One reading: between two, Bytewax may replace a row by a newer one.
-    partition.execute("BEGIN")
+    return _begin(partition, "BEGIN")
+
+
+def _open_alone(path: Path) -> sqlite3.Connection:
+    """Open a partition for writing.
+
+    Whoever has a file in WAL mode open holds a lock on it, so an exclusive
+    one is had only if that is nobody: neither a running flow, nor a process
+    of a cluster that another one of it has not noticed to be gone.
+    """
+    uri = f"file:{_quote_path(path)}?mode=rw"
+    partition = sqlite3.connect(uri, uri=True, timeout=LOCK_WAIT_S, isolation_level=None)
+    partition.execute("PRAGMA locking_mode = EXCLUSIVE")
+    return _begin(partition, "BEGIN EXCLUSIVE")
+
+
+def _begin(partition: sqlite3.Connection, begin: str) -> sqlite3.Connection:
+    try:
+        partition.execute("PRAGMA trusted_schema = OFF")
+        partition.execute("PRAGMA cell_size_check = ON")
+        partition.execute(begin)
+    except sqlite3.Error:
+        partition.close()
+        raise
     return partition
 
 
@@ -114,8 +335,8 @@ def _quote_path(path: Path) -> str:
     return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-def _resumable_rows(partitions: list[sqlite3.Connection]) -> dict[StateKey, bytes]:
-    """Pick the rows of the epoch that Bytewax resumes at.
+def _resume_epoch(partitions: list[sqlite3.Connection]) -> int:
+    """Find the epoch that Bytewax resumes at.
 
     That is the lowest epoch that some worker of the newest execution had not
     finished; rows of later epochs are written and do not count yet.
@@ -132,23 +353,47 @@ def _resumable_rows(partitions: list[sqlite3.Connection]) -> dict[StateKey, byte
         ):
             frontiers.setdefault(number, {})[worker] = epoch
     if not executions:
-        return {}
+        return FIRST_EPOCH
     newest = max(executions)
     workers, resume_epoch = executions[newest]
     reached = frontiers.get(newest, {})
     if len(reached) == workers:
         resume_epoch = max(resume_epoch, min(reached.values()))
+    return resume_epoch
+
+
+def _resumable_rows(partitions: list[sqlite3.Connection]) -> dict[StateKey, bytes]:
+    """Pick the rows that Bytewax resumes from."""
+    epoch = _resume_epoch(partitions)
     rows: dict[StateKey, bytes] = {}
     for partition in partitions:
         for step_id, name, data in partition.execute(
             "SELECT step_id, state_key, ser_change FROM snaps AS s WHERE snap_epoch = ("
             " SELECT MAX(snap_epoch) FROM snaps WHERE step_id = s.step_id"
             " AND state_key = s.state_key AND snap_epoch < ?)",
-            (resume_epoch,),
+            (epoch,),
         ):
             if data is not None:
                 rows[step_id, name] = data
     return rows
+
+
+def _load_rows(directory: Path, rows: Mapping[StateKey, bytes]) -> dict[StateKey, Any]:
+    return {key: _load_row(directory, key, data) for key, data in rows.items()}
+
+
+def _load_row(path: Path, key: StateKey, data: Any, where: str = "") -> Any:
+    try:
+        if not isinstance(data, bytes):
+            message = f"is {type(data).__name__}"
+            raise pickle.UnpicklingError(message)
+        return load_plain(data)
+    except pickle.UnpicklingError as error:
+        message = (
+            f"the registry {path} holds a row that Flicker did not write (step {key[0]}, source "
+            f"{key[1]!r}{where}: {error}), and opening it could run code. {_RESTORE}"
+        )
+        raise RegistryError(message) from None
 
 
 def summarise(directory: Path) -> dict[str, Any]:
@@ -161,9 +406,13 @@ def summarise(directory: Path) -> dict[str, Any]:
     Raises:
         RegistryError: As `read_states`.
     """
+    return _summary(read_states(directory))
+
+
+def _summary(states: Mapping[StateKey, Any]) -> dict[str, Any]:
     sources: dict[str, Any] = {}
     segments = {}
-    for (step_id, name), state in sorted(read_states(directory).items()):
+    for (step_id, name), state in sorted(states.items()):
         if step_id == POLL_STEP and state is not None:
             sources.setdefault(name, {}).update(view_position(state))
         elif step_id == SHIP_STEP:
@@ -174,13 +423,117 @@ def summarise(directory: Path) -> dict[str, Any]:
     return {"sources": sources, "segments": segments}
 
 
+def copy_partitions(directory: Path, to: Path, unless: str | None = None) -> dict[str, Any]:
+    """Copy what Bytewax would resume from, while Bytewax goes on writing.
+
+    Bytewax never waits for a copy: readers of a WAL block no writer. Each
+    copy is one file that needs no log beside it. It is replaced as a whole,
+    and not synced: it is made to be sent away.
+
+    Args:
+        directory: The recovery partitions.
+        to: Where the copies go, under the partitions' names.
+        unless: A digest; where the states still have it, nothing is copied.
+
+    Returns:
+        `sources` and `segments` as `summarise`, `digest` of the states, and
+        `partitions`, where they were copied: `size` in bytes and `sha256` in
+        hex by file name. All of it is of the copies.
+
+    Raises:
+        RegistryError: As `read_states`.
+        OSError: The copies cannot be written.
+    """
+    with _opened(directory) as partitions:
+        if unless is not None:
+            with _said_of(directory):
+                rows = _resumable_rows(partitions)
+            if _digest(rows) == unless:
+                return {**_summary(_load_rows(directory, rows)), "digest": unless}
+        to.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.ExitStack() as opened:
+            names = [path.name for path in _partition_paths(directory)]
+            made = [to / f".{name}.new" for name in names]
+            for path in made:
+                opened.callback(path.unlink, missing_ok=True)
+            copies = [
+                opened.enter_context(contextlib.closing(_copy_partition(partition, path)))
+                for partition, path in zip(partitions, made, strict=True)
+            ]
+            with _said_of(directory):
+                rows = _resumable_rows(copies)
+            for copy in copies:
+                copy.close()
+            answer = {**_summary(_load_rows(directory, rows)), "digest": _digest(rows)}
+            files = {}
+            for name, path in zip(names, made, strict=True):
+                files[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+            for name, path in zip(names, made, strict=True):
+                path.replace(to / name)
+    return {**answer, "partitions": files}
+
+
+def _copy_partition(partition: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    """Copy a partition as the transaction that it is opened with sees it.
+
+    Raises:
+        OSError: The copy cannot be written.
+        sqlite3.DatabaseError: The partition is damaged.
+    """
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    copy = sqlite3.connect(path, isolation_level=None)
+    try:
+        copy.execute("PRAGMA synchronous = OFF")
+        # All in one step: between two, a backup starts anew whenever the
+        # source has changed, so that it might never end.
+        partition.backup(copy, pages=-1)
+        copy.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.Error as error:
+        copy.close()
+        if isinstance(error, sqlite3.OperationalError):
+            message = f"the registry cannot be copied to {path.parent} ({error})"
+            raise OSError(None, message) from None
+        raise
+    return copy
+
+
+def _digest(rows: Mapping[StateKey, bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for key, data in sorted(rows.items()):
+        for part in (*(text.encode("utf-8", "surrogatepass") for text in key), data):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def main(directory: Path) -> None:
-    """Answer each line on standard input with a summary, one line of JSON."""
-    for _ in sys.stdin:
+    """Obey commands, one of JSON on each line of standard input.
+
+    `{"do": "look"}` answers as `summarise`, `{"do": "copy", "to": DIRECTORY,
+    "unless": DIGEST or null}` as `copy_partitions`, each with one line of
+    JSON. What went wrong is in `error`, and whether it lies with the
+    partitions in `is_registry`.
+    """
+    for line in sys.stdin:
         try:
-            answer = summarise(directory)
+            command = json.loads(line)
+            if command["do"] == "copy":
+                answer = copy_partitions(directory, Path(command["to"]), command["unless"])
+            else:
+                answer = summarise(directory)
         except RegistryError as error:
-            answer = {"error": str(error)}
+            answer = {"error": str(error), "is_registry": True}
+        except OSError as error:
+            answer = {"error": error.strerror or type(error).__name__, "is_registry": False}
         try:
             print(json.dumps(answer), flush=True)
         except BrokenPipeError:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from flicker.errors import RegistryError
@@ -14,50 +17,126 @@ from flicker.errors import RegistryError
 if TYPE_CHECKING:
     from pathlib import Path
 
+ANSWER_LIMIT_S = 60.0
+"""How long the process may take for an answer before it is ended."""
+
+CLOSE_LIMIT_S = 5.0
+
 
 class Reader:
-    """A process that reads the partitions, since this one must not."""
+    """A process that reads the partitions, since this one must not.
 
-    def __init__(self, directory: Path) -> None:
+    Safe for concurrent use: one question at a time. The process is started
+    when it is needed, and again when it was ended.
+
+    Args:
+        directory: The recovery partitions.
+        answer_limit_s: Seconds after which a process that does not answer is
+            ended.
+    """
+
+    def __init__(self, directory: Path, answer_limit_s: float = ANSWER_LIMIT_S) -> None:
         self._argv = [sys.executable, "-m", "flicker.registry.partitions", str(directory)]
-        self._process: subprocess.Popen[str] | None = None
+        self._answer_limit_s = answer_limit_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
 
-    def ask(self) -> dict[str, Any]:
-        """Have the partitions read.
+    def look(self) -> dict[str, Any]:
+        """Have the partitions read, as `partitions.summarise` does.
 
         Raises:
             RegistryError: They cannot be read.
-            OSError: The process cannot be started, or died.
+            OSError: The process cannot be started, died or did not answer.
         """
-        if self._process is None:
-            # In a session of its own: Ctrl-C is for us to answer.
-            self._process = subprocess.Popen(  # noqa: S603 - our own module
-                self._argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                text=True,
-                start_new_session=True,
-            )
-        stdin, stdout = self._process.stdin, self._process.stdout
-        line = ""
-        if stdin is not None and stdout is not None:
-            stdin.write("\n")
-            stdin.flush()
-            line = stdout.readline()
-        if not line:
-            self.close()
-            raise OSError(None, "the process that reads the registry died")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise RegistryError(answer["error"])
-        return answer
+        return self._ask({"do": "look"})
+
+    def copy(self, to: Path, unless: str | None) -> dict[str, Any]:
+        """Have the partitions copied, as `partitions.copy_partitions` does.
+
+        Args:
+            to: Where the copies go.
+            unless: A digest; where the states still have it, nothing is
+                copied, and the answer has no `partitions`.
+
+        Raises:
+            RegistryError: They cannot be read.
+            OSError: The copies cannot be written; or as `look`.
+        """
+        return self._ask({"do": "copy", "to": str(to.absolute()), "unless": unless})
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; a question that waits for it ends with an OSError."""
+        if not self._lock.acquire(timeout=CLOSE_LIMIT_S):
+            process = self._process
+            if process is not None:
+                process.kill()
+            self._lock.acquire()
+        try:
+            self._end()
+        finally:
+            self._lock.release()
+
+    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            if self._process is None:
+                self._process = self._start()
+            line = self._exchange(self._process, json.dumps(command).encode() + b"\n")
+            if line is None:
+                self._process.kill()
+                self._end()
+                message = "the process that reads the registry died or did not answer"
+                raise OSError(None, message)
+        answer: dict[str, Any] = json.loads(line)
+        if "error" not in answer:
+            return answer
+        if answer["is_registry"]:
+            raise RegistryError(answer["error"])
+        raise OSError(None, answer["error"])
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # In a session of its own: Ctrl-C is for us to answer.
+        return subprocess.Popen(  # noqa: S603 - our own module
+            self._argv,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,
+        )
+
+    def _exchange(self, process: subprocess.Popen[bytes], question: bytes) -> bytes | None:
+        """Send a line and wait for one; None where none comes."""
+        if process.stdin is None or process.stdout is None:
+            return None
+        deadline = time.monotonic() + self._answer_limit_s
+        try:
+            # A pipe takes more than a line, so this does not wait.
+            process.stdin.write(question)
+        except OSError:
+            return None
+        answer = bytearray()
+        poll = select.poll()
+        poll.register(process.stdout, select.POLLIN)
+        while not answer.endswith(b"\n"):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not poll.poll(left_s * 1000):
+                return None
+            chunk = os.read(process.stdout.fileno(), 1 << 16)
+            if not chunk:
+                return None
+            answer += chunk
+        return bytes(answer)
+
+    def _end(self) -> None:
         process, self._process = self._process, None
-        if process is not None:
+        if process is None:
+            return
+        if process.stdin is not None:
             with contextlib.suppress(OSError):
-                process.communicate(timeout=5.0)
-            process.kill()
-            process.wait()
+                process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(CLOSE_LIMIT_S)
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

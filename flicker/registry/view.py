@@ -74,6 +74,11 @@ def view_of(
     return {"version": VERSION, "api_sources": views}
 
 
+def configured_in(view: Mapping[str, Any], sources: Mapping[str, Any]) -> set[str]:
+    """Give the names that were configured when a view was written."""
+    return {name for name in sources if not view.get(name, {}).get("retired")}
+
+
 def settled_part(view: Mapping[str, Any]) -> dict[str, Any]:
     """Give the part of a source's view that all before it was delivered of.
 

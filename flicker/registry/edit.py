@@ -1,0 +1,183 @@
+"""Changing a registry while nothing runs on it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from flicker.dedup import DedupWindow
+from flicker.errors import RegistryError
+from flicker.journal import AckJournal
+from flicker.position import Position, dump_position, load_position
+from flicker.registry.access import RemoteOptions, open_remote
+from flicker.registry.exchange import parse_export
+from flicker.registry.local import is_locked, open_registry
+from flicker.registry.location import S3Location, split_path
+from flicker.registry.partitions import POLL_STEP, SHIP_STEP, edit_states, summarise
+from flicker.registry.report import has_partitions, missing, read_manifest
+from flicker.registry.states import (
+    STEPS,
+    names_in,
+    owed_identities,
+    read_settled,
+    refuse_loss,
+    unknown_source,
+)
+from flicker.registry.view import configured_in, view_of, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from flicker.registry.local import Registry
+    from flicker.registry.states import States
+
+
+def rewind(location: Path | S3Location, name: str, to_ns: int) -> None:
+    """Have a source read again from an instant on.
+
+    What it owes is delivered once, and not read again.
+
+    Args:
+        location: Of the registry.
+        name: Of the source.
+        to_ns: The instant, in nanoseconds since 1970.
+
+    Raises:
+        RegistryError: No such source, or the registry is in use.
+    """
+
+    def edit(states: States) -> States:
+        poll, ship = states.get((POLL_STEP, name)), states.get((SHIP_STEP, name))
+        if poll is None:
+            raise unknown_source(states, name)
+        before = load_position(poll, name, None, None)
+        position = Position(
+            DedupWindow.knowing(name, owed_identities(states, name)),
+            last_timestamp_ns=to_ns,
+            rises=before.rises,
+            falls=before.falls,
+            shifts=before.shifts,
+            most_entries=before.most_entries,
+        )
+        changes = {
+            (step, name): states[step, name] for step in STEPS.values() if (step, name) in states
+        }
+        changes[POLL_STEP, name] = dump_position(position, poll["api"], None)
+        if ship is not None:
+            # What was delivered shall come again, that is the purpose.
+            changes[SHIP_STEP, name] = {**ship, "delivered": b""}
+        return changes
+
+    _edit(location, "rewind", edit)
+
+
+def forget(location: Path | S3Location, name: str, *, is_forced: bool = False) -> None:
+    """Drop all that is known of a source.
+
+    Raises:
+        RegistryError: No such source; or it owes events and this is not
+            forced; or the registry is in use.
+    """
+
+    def edit(states: States) -> States:
+        if name not in names_in(states):
+            raise unknown_source(states, name)
+        if not is_forced:
+            refuse_loss(states, name)
+        return {(step, name): None for step in STEPS.values()}
+
+    _edit(location, "forget", edit)
+
+
+def import_registry(
+    location: Path | S3Location, data: bytes, *, is_forced: bool = False
+) -> list[str]:
+    """Put sources into a registry, in place of those of the same names.
+
+    Args:
+        location: Of the registry; it is created where there is none.
+        data: What `parse_export` reads.
+        is_forced: Replace a source also if it owes events.
+
+    Returns:
+        The names of the sources.
+
+    Raises:
+        RegistryError: The data cannot be read; or a source there owes events
+            and this is not forced; or the registry is in use.
+    """
+    new = parse_export(data)
+    names = sorted(names_in(new))
+
+    def edit(states: States) -> States:
+        for name in names:
+            if not is_forced:
+                refuse_loss(states, name)
+        return {(step, name): new.get((step, name)) for name in names for step in STEPS.values()}
+
+    _edit(location, "import", edit, is_new_allowed=True)
+    return names
+
+
+def _edit(
+    location: Path | S3Location,
+    purpose: str,
+    edit: Callable[[States], States],
+    *,
+    is_new_allowed: bool = False,
+) -> None:
+    """Change a registry that nobody uses.
+
+    Args:
+        location: Of the registry.
+        purpose: For whoever finds it held.
+        edit: Gets the states, with the journal worked in, and gives those
+            that change; None drops one.
+        is_new_allowed: Whether the registry may be created.
+    """
+    with _opened(location, purpose, is_new_allowed=is_new_allowed) as registry:
+        changes = edit(read_settled(registry.directory))
+        # In this order a crash in between repeats events and loses none: what
+        # the journal knows was delivered, and is forgotten first.
+        for name in names_in(changes):
+            AckJournal(registry.journal_dir, name).delete_all()
+        edit_states(registry.directory, changes)
+        sources = summarise(registry.directory)["sources"]
+        view = view_of(sources, configured_in(registry.view, sources), registry.view)
+        if registry.remote is not None:
+            registry.remote.upload_edited(view["api_sources"])
+        elif registry.view_path is not None:
+            _write_view(registry.view_path, view)
+
+
+def _write_view(path: Path, view: dict[str, Any]) -> None:
+    try:
+        write_atomically(path, json.dumps(view, indent=2, ensure_ascii=False).encode() + b"\n")
+    except OSError as error:
+        message = f"the registry is changed, but {path} cannot be written: {error.strerror}"
+        raise RegistryError(message) from None
+
+
+@contextmanager
+def _opened(
+    location: Path | S3Location, purpose: str, *, is_new_allowed: bool
+) -> Iterator[Registry]:
+    if isinstance(location, S3Location):
+        if not is_new_allowed:
+            read_manifest(location)
+        registry = open_remote(location, RemoteOptions(), purpose)
+    else:
+        directory, view_path = split_path(location)
+        is_there = has_partitions(directory) or (view_path is not None and view_path.exists())
+        if not is_there and not is_new_allowed:
+            raise missing(location)
+        # The first process of a cluster is kept out by the lock of its number.
+        for path in directory.glob("lock-[1-9]*"):
+            if is_locked(path):
+                message = f"the registry {location} is in use. Stop all of its processes"
+                raise RegistryError(message)
+        registry = open_registry(directory, view_path)
+    with closing(registry):
+        yield registry

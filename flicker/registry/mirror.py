@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import secrets
+import shutil
 import tempfile
 import threading
 from contextlib import suppress
@@ -40,6 +41,9 @@ KEPT_GENERATIONS = 3
 LAST_TRIES = 3
 """Of the last upload, a second apart."""
 
+SPOOL = "copy-"
+"""Begin of the names of directories for copies on their way."""
+
 LINEAGE_NAME = "generation.json"
 """File that says of which generation the partitions beside it are the continuation."""
 
@@ -58,6 +62,9 @@ def fetch(store: S3Store, location: S3Location, manifest: Manifest, directory: P
         RegistryError: It is not whole, or not what was uploaded.
         OSError: It cannot be written.
     """
+    for spool in directory.glob(f"{SPOOL}*"):
+        # A killed process left it behind.
+        shutil.rmtree(spool, ignore_errors=True)
     generation = manifest.generation
     if generation is not None and _lineage(directory) == [str(location), generation.name]:
         logger.info(
@@ -289,6 +296,10 @@ class Mirror:
         for _ in range(LAST_TRIES):
             self.is_behind = not self._upload(is_last=True)
             if not self.is_behind:
+                facts = {"uploads": self.uploads, "failures": self.failures}
+                logger.info(
+                    "gave the registry up", extra={"registry": str(self._location), **facts}
+                )
                 return
             pause.wait(1.0)
 
@@ -307,7 +318,7 @@ class Mirror:
         """
         is_news = True
         try:
-            with tempfile.TemporaryDirectory(prefix="copy-", dir=self._directory) as spool:
+            with tempfile.TemporaryDirectory(prefix=SPOOL, dir=self._directory) as spool:
                 answer = self._reader.copy(Path(spool), self._digest)
                 is_news = "partitions" in answer
                 if is_news:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flicker.errors import RegistryError
-from flicker.registry.mirror import Mirror, Uploader, fetch
+from flicker.registry.mirror import SPOOL, Mirror, Uploader, fetch
 from flicker.registry.ownership import Ownership
 from flicker.registry.partitions import copy_partitions
 from flicker.registry.store import S3Store
@@ -132,7 +132,7 @@ class Remote:
             RegistryError: It is not uploaded, and nothing is changed.
         """
         try:
-            with tempfile.TemporaryDirectory(prefix="copy-", dir=self.directory) as spool:
+            with tempfile.TemporaryDirectory(prefix=SPOOL, dir=self.directory) as spool:
                 answer = copy_partitions(self.directory, Path(spool))
                 self._uploader.upload(Path(spool), answer["partitions"], api_sources, is_last=True)
         except OSError as error:

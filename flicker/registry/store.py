@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from contextlib import closing
+from contextlib import closing, suppress
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -410,7 +410,9 @@ def honours_conditions(store: S3Store, key: str) -> bool:
     except (ConflictError, UnconditionalStoreError):
         pass
     finally:
-        store.delete(key)
+        # Without the permission to, it stays and takes room only.
+        with suppress(StoreError):
+            store.delete(key)
     return False
 
 

@@ -260,7 +260,12 @@ def test_every_option_and_subcommand_of_the_command_is_in_the_readme(
 
 
 def test_every_file_named_in_the_readme_exists() -> None:
-    made_by_flicker = {"flicker-dead-letter.jsonl", ".flicker-registry.json", "refused.jsonl"}
+    made_by_flicker = {
+        "flicker-dead-letter.jsonl",
+        ".flicker-registry.json",
+        "registry.json",
+        "refused.jsonl",
+    }
     named = set(re.findall(r"`([\w./-]+\.(?:py|yaml|md|jsonl?))`", README)) - made_by_flicker
     places = (ROOT, ROOT / "flicker", ROOT / "flicker/registry")
     missing = [

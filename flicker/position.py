@@ -285,6 +285,10 @@ def seed_state(view: Mapping[str, Any]) -> dict[str, Any]:
     timestamp, cursor = view.get("last_timestamp"), view.get("cursor")
     if isinstance(timestamp, (str, int)):
         position.last_timestamp_ns = parse_timestamp(str(timestamp))
+    if position.last_timestamp_ns is not None:
+        # A `start_time` such as `24h` would be counted from now, and what came
+        # between this instant and then would be passed over.
+        position.start_ns = 0
     if isinstance(cursor, (str, int)) and str(cursor) and "***" not in str(cursor):
         is_url = str(cursor).startswith(("http://", "https://"))
         position.place = Place("url" if is_url else "cursor", str(cursor))

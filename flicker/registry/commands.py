@@ -16,7 +16,7 @@ from flicker.registry.exchange import export_registry
 from flicker.registry.location import DEFAULT_PATH, parse_location
 from flicker.registry.report import inspect
 from flicker.registry.view import VERSION, write_atomically
-from flicker.timefmt import format_instant, parse_start_time
+from flicker.timefmt import format_instant, format_rfc3339, parse_start_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,8 +98,9 @@ def run(args: argparse.Namespace) -> int:
         else:
             _print(report)
     elif args.registry_command == "rewind":
-        rewind(location, args.name, args.to)
-        print(f"{args.name}: is read from {format_instant(args.to / 1e9)} on at the next start")
+        from_ns = rewind(location, args.name, args.to)
+        start = "the beginning" if from_ns is None else format_rfc3339(from_ns)
+        print(f"{args.name}: is read from {start} on at the next start")
     elif args.registry_command == "forget":
         forget(location, args.name, is_forced=args.force)
         print(f"{args.name}: forgotten")
@@ -121,11 +122,16 @@ def _read(name: str) -> bytes:
 
 def _write(name: str, data: bytes) -> None:
     try:
+        path = Path(name).absolute()
         if name == "-":
             sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        elif path.exists() and not path.is_file():
+            # A pipe or a device is written to, and stays what it is.
+            path.write_bytes(data)
         else:
             # It holds events that are not delivered: the owner's alone.
-            write_atomically(Path(name).absolute(), data)
+            write_atomically(path, data)
     except OSError as error:
         message = f"{name} cannot be written: {error.strerror}"
         raise RegistryError(message) from None
@@ -158,11 +164,11 @@ def _print(report: Report) -> None:
     rows = [("SOURCE", "LAST TIMESTAMP", "STATE", "UNDELIVERED", "CURSOR")]
     rows += [
         (
-            name,
-            str(view.get("last_timestamp") or "-"),
+            _printable(name),
+            _printable(str(view.get("last_timestamp") or "-")),
             _state(view),
             f"{view.get('undelivered_batches', 0)} batches",
-            str(_place(view)),
+            _printable(str(_place(view))),
         )
         for name, view in sorted(report.api_sources.items())
     ]
@@ -170,6 +176,11 @@ def _print(report: Report) -> None:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         print("  ".join([*cells, row[-1]]).rstrip())
+
+
+def _printable(text: str) -> str:
+    # A cursor is the vendor's text, and could tell the terminal what to do.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _state(view: dict[str, Any]) -> str:

@@ -34,28 +34,40 @@ if TYPE_CHECKING:
     from flicker.registry.states import States
 
 
-def rewind(location: Path | S3Location, name: str, to_ns: int) -> None:
+def rewind(location: Path | S3Location, name: str, to_ns: int) -> int | None:
     """Have a source read again from an instant on.
 
-    What it owes is delivered once, and not read again.
+    What it owes is delivered once, and not read again. What it never read is
+    not passed over: where it was not read up to the instant yet, it goes on
+    from where it stands.
 
     Args:
         location: Of the registry.
         name: Of the source.
         to_ns: The instant, in nanoseconds since 1970.
 
+    Returns:
+        The instant that it is read from; None for the beginning.
+
     Raises:
         RegistryError: No such source, or the registry is in use.
     """
+    from_ns: int | None = to_ns
 
     def edit(states: States) -> States:
+        nonlocal from_ns
         poll, ship = states.get((POLL_STEP, name)), states.get((SHIP_STEP, name))
         if poll is None:
             raise unknown_source(states, name)
         before = load_position(poll, name, None, None)
+        from_ns = _last_safe_ns(before, to_ns)
+        if before.scan is None and from_ns is not None and from_ns < to_ns:
+            # Nothing was read from the instant on; all of it is yet to come.
+            return {}
         position = Position(
             DedupWindow.knowing(name, owed_identities(states, name)),
-            last_timestamp_ns=to_ns,
+            last_timestamp_ns=from_ns,
+            start_ns=_start_ns(before, from_ns),
             rises=before.rises,
             falls=before.falls,
             shifts=before.shifts,
@@ -71,6 +83,32 @@ def rewind(location: Path | S3Location, name: str, to_ns: int) -> None:
         return changes
 
     _edit(location, "rewind", edit)
+    return from_ns
+
+
+def _last_safe_ns(position: Position, to_ns: int) -> int | None:
+    """Give the last instant up to one that nothing is unread before, None for the beginning."""
+    read = [position.last_timestamp_ns, position.start_ns]
+    scan = position.scan
+    if scan is not None and scan.rises and not scan.falls:
+        # In ascending order all up to here has been read.
+        read.append(scan.newest_ns)
+    known = [at_ns for at_ns in read if at_ns is not None]
+    if not known:
+        # A finished scan without timestamps read all there was.
+        return None if scan is not None else to_ns
+    return min(to_ns, max(known))
+
+
+def _start_ns(before: Position, from_ns: int | None) -> int | None:
+    """Give the start of a source that is read from an instant on.
+
+    A `start_time` such as `24h` would be counted from the next start, and what
+    lies between the instant and then would be passed over.
+    """
+    if from_ns is None:
+        return before.start_ns
+    return 0 if before.start_ns is None else min(before.start_ns, from_ns)
 
 
 def forget(location: Path | S3Location, name: str, *, is_forced: bool = False) -> None:
@@ -139,13 +177,23 @@ def _edit(
     """
     with _opened(location, purpose, is_new_allowed=is_new_allowed) as registry:
         changes = edit(read_settled(registry.directory))
+        if not changes:
+            return
         # In this order a crash in between repeats events and loses none: what
         # the journal knows was delivered, and is forgotten first.
-        for name in names_in(changes):
-            AckJournal(registry.journal_dir, name).delete_all()
+        try:
+            for name in names_in(changes):
+                AckJournal(registry.journal_dir, name).delete_all()
+        except OSError as error:
+            message = f"{registry.journal_dir} cannot be written: {error.strerror}"
+            raise RegistryError(message) from None
         edit_states(registry.directory, changes)
         sources = summarise(registry.directory)["sources"]
-        view = view_of(sources, configured_in(registry.view, sources), registry.view)
+        before = registry.view
+        if isinstance(location, S3Location):
+            # A registry that has generations is opened without its view.
+            before = read_manifest(location)[1].api_sources
+        view = view_of(sources, configured_in(before, sources), before)
         if registry.remote is not None:
             registry.remote.upload_edited(view["api_sources"])
         elif registry.view_path is not None:

@@ -16,6 +16,7 @@ from flicker.registry.report import has_partitions, missing, read_manifest
 from flicker.registry.shapes import check_states
 from flicker.registry.states import STEPS, read_settled
 from flicker.registry.view import VERSION, read_view, settled_part
+from flicker.timefmt import parse_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,14 +93,21 @@ def parse_export(data: bytes) -> States:
                 f"{VERSION}. Export it with the Flicker that wrote it"
             )
             raise RegistryError(message)
+        # Escapes of half a character are JSON, and can be stored nowhere.
+        json.dumps(document, ensure_ascii=False).encode()
         states: States = _seeds(view)
+        for name, seen in view.items():
+            stamp = seen.get("last_timestamp")
+            if stamp is not None and parse_timestamp(str(stamp)) is None:
+                message = f"{name}: the file has a last_timestamp that is no instant. Correct it"
+                raise RegistryError(message)
         if "states" in document:
             states = {
                 (STEPS[step], name): _decode(state)
                 for name, steps in document["states"].items()
                 for step, state in steps.items()
             }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         message = (
             f"the file is no registry ({type(error).__name__}). Give what `flicker registry "
             'export` wrote, or a JSON document {"version": 1, "api_sources": {...}}'

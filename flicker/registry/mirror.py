@@ -59,19 +59,33 @@ def fetch(store: S3Store, location: S3Location, manifest: Manifest, directory: P
     newer, and the journal of acknowledgements fits it.
 
     Raises:
-        RegistryError: It is not whole, or not what was uploaded.
+        RegistryError: It is not whole, or not what was uploaded; or the
+            directory has a registry that is no copy of one in S3.
         OSError: It cannot be written.
     """
     for spool in directory.glob(f"{SPOOL}*"):
         # A killed process left it behind.
         shutil.rmtree(spool, ignore_errors=True)
     generation = manifest.generation
-    if generation is not None and _lineage(directory) == [str(location), generation.name]:
+    lineage = _lineage(directory)
+    if lineage is None and list(directory.glob("part-*.sqlite3")):
+        message = (
+            f"{directory} holds a registry of its own, which {location} would replace. Give "
+            "another directory; `flicker registry export` and `import` move a registry into S3"
+        )
+        raise RegistryError(message)
+    if (
+        generation is not None
+        and lineage == [str(location), generation.name]
+        and all((directory / name).exists() for name in generation.partitions)
+    ):
         logger.info(
             "the state directory continues the newest generation and is used as it is",
             extra={"registry": str(location), "generation": generation.name},
         )
         return
+    # First of all: what a crash leaves from here on is known as a copy.
+    note_lineage(directory, location, None)
     _empty(directory)
     if generation is None:
         return
@@ -108,27 +122,29 @@ def fetch(store: S3Store, location: S3Location, manifest: Manifest, directory: P
 
 
 def _lineage(directory: Path) -> Any:
-    if not list(directory.glob("part-*.sqlite3")):
-        return None
     try:
         return json.loads((directory / LINEAGE_NAME).read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def note_lineage(directory: Path, location: S3Location, generation: Generation) -> None:
+def note_lineage(directory: Path, location: S3Location, generation: Generation | None) -> None:
     """Remember what the partitions in a directory continue.
+
+    Args:
+        directory: Where they are.
+        location: The registry that they are a copy of.
+        generation: The one that they continue, None for none that counts.
 
     Raises:
         OSError: It is not remembered; they will be fetched again.
     """
-    data = json.dumps([str(location), generation.name]).encode()
+    data = json.dumps([str(location), generation and generation.name]).encode()
     write_atomically(directory / LINEAGE_NAME, data)
 
 
 def _empty(directory: Path) -> None:
     """Remove the state of another life, the journal of acknowledgements first."""
-    (directory / LINEAGE_NAME).unlink(missing_ok=True)
     for path in [*directory.glob("acks/*.acks"), *directory.glob("part-*.sqlite3*")]:
         path.unlink()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +61,10 @@ def inspect(location: Path | S3Location) -> Report:
         if is_new:
             if not view or view_path is None:
                 raise missing(location)
-            written_at = view_path.stat().st_mtime
-            return Report(str(location), written_at=written_at, api_sources=view)
+            seen_at = view_path.stat().st_mtime
+            return Report(str(location), written_at=seen_at, api_sources=view)
         found = summarise(directory)["sources"]
-        written_at = max(path.stat().st_mtime for path in directory.glob("part-*.sqlite3*"))
+        written_at = _written_at(directory)
         locks = sorted(path for path in directory.glob("lock-[0-9]*") if is_locked(path))
         holders = [f"process {path.read_text(encoding='ascii').strip()}" for path in locks]
     except OSError as error:
@@ -71,6 +72,18 @@ def inspect(location: Path | S3Location) -> Report:
         raise RegistryError(message) from None
     sources = view_of(found, configured_in(view, found), view)["api_sources"]
     return Report(str(location), ", ".join(holders) or None, None, written_at, api_sources=sources)
+
+
+def _written_at(directory: Path) -> float | None:
+    """Give when the partitions were written last; reading makes an empty log."""
+    written = []
+    for path in [*directory.glob("part-*.sqlite3"), *directory.glob("part-*.sqlite3-wal")]:
+        # A flow that ends meanwhile deletes its log.
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            if status.st_size:
+                written.append(status.st_mtime)
+    return max(written, default=None)
 
 
 def _inspect_remote(location: S3Location) -> Report:

@@ -184,11 +184,8 @@ def _run_with(settings: Settings, args: argparse.Namespace, registry: Registry |
     if plan.caretaker is not None and plan.caretaker.trouble is not None:
         _say(f"{plan.caretaker.trouble}. What was shipped is shipped again by the next start")
         return FAILED
-    if registry is not None and registry.remote is not None and registry.remote.is_behind:
-        _say(
-            f"the last upload of the registry {registry.remote.location} failed; the next start "
-            "repeats what was shipped since the one before"
-        )
+    if registry is not None and registry.remote is not None and registry.remote.trouble is not None:
+        _say(registry.remote.trouble)
         return FAILED
     if plan.runtime.failed:
         names = ", ".join(sorted(plan.runtime.failed))

@@ -25,6 +25,7 @@ from flicker.registry.location import S3Location, parse_location
 if TYPE_CHECKING:
     from bytewax.dataflow import Dataflow
 
+    from flicker.registry.caretaker import Caretaker
     from flicker.registry.local import Registry
     from flicker.runtime import StopRequest
 
@@ -100,8 +101,15 @@ def _build(config_path: str | None) -> Dataflow:
     _end_where_no_handler_runs(plan.runtime.stop)
     if plan.caretaker is not None:
         plan.caretaker.start()
-        atexit.register(plan.caretaker.stop)
+        atexit.register(_finish, plan.caretaker, registry)
     return plan.flow
+
+
+def _finish(caretaker: Caretaker, registry: Registry | None) -> None:
+    """Look and upload a last time; the exit code is Bytewax's, whatever comes of it."""
+    caretaker.stop()
+    if registry is not None and registry.remote is not None and registry.remote.trouble is not None:
+        print(f"flicker: {registry.remote.trouble}", file=sys.stderr)
 
 
 def _open_registry(options: HostOptions) -> Registry | None:

@@ -15,7 +15,7 @@ from flicker.errors import RegistryError
 from flicker.registry.view import VERSION
 from flicker.timefmt import format_instant, parse_timestamp
 
-_PARTITION_NAME = re.compile(r"part-\d{1,6}\.sqlite3")
+_PARTITION_NAME = re.compile(r"part-[0-9]{1,6}\.sqlite3")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,9 @@ def dump_manifest(manifest: Manifest) -> bytes:
         if lease is None
         else {"instance": lease.instance, "expires_at": format_instant(lease.expires_at)}
     )
-    return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    # Half a character, which a vendor may have written, as JSON's escape.
+    return text.encode(errors="backslashreplace") + b"\n"
 
 
 def _dump_generation(generation: Generation) -> dict[str, Any]:
@@ -141,7 +143,14 @@ def parse_manifest(data: bytes, location: object) -> Manifest:
                 tuple(_parse_generation(older) for older in document.get("previous", ())),
                 _parse_lease(document.get("lease")),
             )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         message = (
             f"the registry {location} is damaged ({type(error).__name__}: {error}). Restore it "
             "from a backup or an older version of the object, or delete it to start afresh"

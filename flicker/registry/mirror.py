@@ -14,6 +14,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from flicker.registry.view import view_of, write_atomically
 from flicker.timefmt import format_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from flicker.registry.location import S3Location
     from flicker.registry.ownership import Ownership
@@ -41,13 +42,17 @@ KEPT_GENERATIONS = 3
 LAST_TRIES = 3
 """Of the last upload, a second apart."""
 
+LAST_S = 10.0
+"""How long after it was asked to stop no further try begins: what stops a
+container does not wait for long, and a silent store takes long to fail."""
+
 SPOOL = "copy-"
 """Begin of the names of directories for copies on their way."""
 
 LINEAGE_NAME = "generation.json"
 """File that says of which generation the partitions beside it are the continuation."""
 
-_GENERATION_KEY = re.compile(r"(?:\d{12}-[0-9a-f]{8}/part-\d+\.sqlite3|probe-[0-9a-f]{16})")
+_GENERATION_KEY = re.compile(r"(?:[0-9]{12,}-[0-9a-f]{8}/part-[0-9]+\.sqlite3|probe-[0-9a-f]{16})")
 
 logger = logging.getLogger(__name__)
 
@@ -231,21 +236,22 @@ class Uploader:
         named = {part.key for g in generations if g for part in g.partitions.values()}
         try:
             found = self._store.list_keys(self._prefix)
-        except LeaseLostError:
-            raise
+            # If we slept meanwhile, what is there is the next holder's. As long
+            # as we can write, nobody else has named any of it.
+            self._ownership.publish(manifest)
         except RegistryError as error:
             self._say(str(error))
             return
-        self._delete(
-            key
-            for key in found
-            if key not in named and _GENERATION_KEY.fullmatch(key[len(self._prefix) :])
-        )
+        self._delete(key for key in found if key not in named)
 
-    def _delete(self, keys: Any) -> None:
+    def _delete(self, keys: Iterable[str]) -> None:
         try:
             for key in keys:
-                self._store.delete(key)
+                # A manifest that was copied here names the keys of another registry.
+                if key.startswith(self._prefix) and _GENERATION_KEY.fullmatch(
+                    key, len(self._prefix)
+                ):
+                    self._store.delete(key)
         except RegistryError as error:
             self._say(str(error))
 
@@ -272,8 +278,8 @@ class Mirror:
     Attributes:
         uploads: Generations uploaded.
         failures: Uploads that failed and were put off.
-        is_behind: Whether the last upload failed too, so that the next
-            instance repeats what was shipped since the one before.
+        is_behind: Whether the newest upload failed. After `stop`, the next
+            instance then repeats what was shipped since the one before.
     """
 
     def __init__(
@@ -305,17 +311,19 @@ class Mirror:
 
     def stop(self) -> None:
         """Upload a last time, and give the lease up."""
+        deadline = time.monotonic() + LAST_S
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
         pause = threading.Event()
         for _ in range(LAST_TRIES):
-            self.is_behind = not self._upload(is_last=True)
-            if not self.is_behind:
+            if self._upload(is_last=True):
                 facts = {"uploads": self.uploads, "failures": self.failures}
                 logger.info(
                     "gave the registry up", extra={"registry": str(self._location), **facts}
                 )
+                return
+            if time.monotonic() > deadline:
                 return
             pause.wait(1.0)
 
@@ -329,8 +337,11 @@ class Mirror:
     def _upload(self, *, is_last: bool) -> bool:
         """Upload a generation if there is news.
 
+        Args:
+            is_last: Give the lease up with it, or where there is none.
+
         Returns:
-            False where there is, and it could not be uploaded.
+            False where that failed; `is_behind` tells whether there is news.
         """
         is_news = True
         try:
@@ -342,19 +353,22 @@ class Mirror:
                 elif is_last:
                     self._ownership.release()
         except LeaseLostError:
+            self.is_behind = is_news
             return False
         except RegistryError as error:
             self._note_failure(str(error))
         except OSError as error:
             self._note_failure(error.strerror or type(error).__name__)
         else:
+            self.is_behind = False
             if self._said is not None:
                 self._said = None
                 logger.info(
                     "the registry is uploaded again", extra={"registry": str(self._location)}
                 )
             return True
-        return not is_news
+        self.is_behind = is_news
+        return False
 
     def _publish(self, spool: Path, answer: Mapping[str, Any], *, is_last: bool) -> None:
         before = self._ownership.manifest.api_sources

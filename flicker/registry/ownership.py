@@ -8,6 +8,7 @@ and cannot overwrite what the next holder wrote.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from dataclasses import replace
 from hashlib import blake2b
@@ -103,15 +104,16 @@ class Ownership:
             RegistryError: Somebody else holds it; or the store, or what is
                 in it, cannot be used.
         """
-        probe = f"{self._location.key}.d/probe-{blake2b(self._instance.encode()).hexdigest()[:16]}"
-        self._is_conditional = patiently(lambda: honours_conditions(self._store, probe))
+        # First of all: some stores make a bucket of any name that is written to.
+        patiently(lambda: self._store.get(self._location.key))
+        # Twice: what a holder takes for a stray and deletes just now tells nothing.
+        self._is_conditional = any(patiently(self._try_conditions) for _ in range(2))
         if not self._is_conditional:
             self._warn_of_store(is_standby=is_standby)
         waits = 0
         while True:
             try:
-                found = patiently(lambda: self._store.get(self._location.key))
-                holder = self._take(found)
+                holder = patiently(self._take)
             except StoreAwayError as error:
                 if not waits:
                     raise
@@ -130,6 +132,11 @@ class Ownership:
             waits += 1
             self._stopped.wait(min(STANDBY_S, self._lease_s / 5))
 
+    def _try_conditions(self) -> bool:
+        # Of a new name each time: the one before may not be deleted yet.
+        key = f"{self._location.key}.d/probe-{secrets.token_hex(8)}"
+        return honours_conditions(self._store, key)
+
     def _warn_of_store(self, *, is_standby: bool) -> None:
         trouble = "the store ignores the conditions of writes (If-Match, If-None-Match)"
         if is_standby:
@@ -145,13 +152,14 @@ class Ownership:
             extra={"registry": str(self._location)},
         )
 
-    def _take(self, found: Stored | None) -> Lease | None:
+    def _take(self) -> Lease | None:
         """Take the lease if it is free.
 
         Returns:
             The lease of whoever holds it; None where we do.
         """
         for _ in range(CHANGES):
+            found = self._store.get(self._location.key)
             manifest = Manifest()
             if found is not None and found.data.strip():
                 manifest = parse_manifest(found.data, self._location)
@@ -170,7 +178,6 @@ class Ownership:
                     pass
                 else:
                     return None
-            found = self._store.get(self._location.key)
         message = f"the registry {self._location} changes all the time. Start again"
         raise StoreAwayError(message)
 
@@ -246,13 +253,6 @@ class Ownership:
                 return
             except RegistryError as error:
                 self._say("cannot renew the lease on the registry; shipping goes on", str(error))
-            else:
-                if self._said is not None:
-                    self._said = None
-                    logger.info(
-                        "the registry's store answers again",
-                        extra={"registry": str(self._location)},
-                    )
 
     def _say(self, message: str, reason: str) -> None:
         if self._said != reason:
@@ -274,6 +274,12 @@ class Ownership:
                 self._missed_at = steady_s()
                 raise
             self._missed_at = None
+            if self._said is not None:
+                # Uploads renew the lease too.
+                self._said = None
+                logger.info(
+                    "the registry's store answers again", extra={"registry": str(self._location)}
+                )
 
     def _write(self, manifest: Manifest) -> None:
         """Write the manifest with a fresh lease; the lock is held."""
@@ -312,7 +318,7 @@ class Ownership:
             self._sent.clear()
             self._manifest = manifest
             return
-        message = f"{self._location} cannot be replaced"
+        message = f"the registry {self._location} changes all the time and cannot be replaced"
         raise StoreAwayError(message)
 
     def _adopt(self, found: Stored | None) -> None:

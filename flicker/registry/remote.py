@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 INSTANCE_NAME = "instance"
 """File of a state directory that names the instance which uses it."""
 
+REMOVE_TRIES = 10
+"""Of removing a directory that the flow may still be writing to."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -64,7 +67,10 @@ class Remote:
             self.directory = state_dir.absolute()
             self._instance = self._name_instance(purpose)
         except OSError as error:
-            message = f"the state directory {state_dir} cannot be used: {error.strerror}"
+            what = (
+                "a temporary directory" if state_dir is None else f"the state directory {state_dir}"
+            )
+            message = f"{what} cannot be used: {error.strerror}"
             raise RegistryError(message) from None
         self._ownership = Ownership(self._store, location, self._instance, lease_s)
         self._uploader = Uploader(self._store, location, self._ownership, self._instance)
@@ -80,6 +86,16 @@ class Remote:
     def is_behind(self) -> bool:
         """Whether what happened since the last upload is in no upload."""
         return self._mirror is not None and self._mirror.is_behind
+
+    @property
+    def trouble(self) -> str | None:
+        """What the end of this instance left undone; None where it is nothing."""
+        if not self.is_behind:
+            return None
+        return (
+            f"the last upload of the registry {self._location} failed; the next start repeats "
+            "what was shipped since the one before"
+        )
 
     def may_ship(self) -> bool:
         """Tell whether this instance may go on shipping."""
@@ -179,5 +195,9 @@ class Remote:
         os._exit(1)
 
     def _remove(self) -> None:
-        if self._is_temporary:
+        if not self._is_temporary:
+            return
+        for _ in range(REMOVE_TRIES):
             shutil.rmtree(self.directory, ignore_errors=True)
+            if not self.directory.exists():
+                return

@@ -6,6 +6,7 @@ Nothing here retries for long: whoever asks knows how long it may take.
 from __future__ import annotations
 
 import os
+import re
 import time
 import warnings
 from contextlib import closing, suppress
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import boto3
 from botocore import exceptions as boto
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from flicker.errors import RegistryError
 from flicker.outbox import origin
@@ -40,7 +43,8 @@ CHUNK_BYTES = 1024 * 1024
 OFFSET_S = 60.0
 """How long a difference between the store's clock and ours is believed."""
 
-_MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "404"})
+# Not just any 404: a proxy's own would pass for a registry that does not exist yet.
+_MISSING = frozenset({"NoSuchKey", "NoSuchVersion"})
 _CONFLICTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
 _BAD_CREDENTIALS = frozenset(
     {
@@ -58,13 +62,30 @@ _OTHER_REGION = frozenset(
         "AuthorizationHeaderMalformed",
         "IllegalLocationConstraintException",
         "PermanentRedirect",
-        "301",
     }
 )
+_REDIRECTS = frozenset({"301", "302", "303", "307", "308"})
+"""What botocore makes of redirects that are not S3's."""
+
+_BAD_NAMES = frozenset({"InvalidBucketName"})
 _SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 _BUSY = frozenset(
     {"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling"}
 )
+_LOGINS = ("Assume", "GetRole", "GetSession", "GetFederation", "CreateToken")
+"""How operations begin that get credentials, and are not S3's."""
+
+_WRONG_CREDENTIALS = (
+    boto.ConfigParseError,
+    boto.CredentialRetrievalError,
+    boto.InvalidConfigError,
+    boto.MetadataRetrievalError,
+    boto.RefreshWithMFAUnsupportedError,
+    boto.SSOError,
+    boto.UnknownCredentialError,
+)
+_UNTOLD = re.compile(r"[^A-Za-z0-9._-]+")
+
 _FORBIDDEN, _NOT_FOUND, _NOT_IMPLEMENTED, _TOO_MANY, _SERVER_ERROR = 403, 404, 501, 429, 500
 
 
@@ -166,7 +187,7 @@ class S3Store:
                 raise
             self._note_date(answer)
             with closing(answer["Body"]) as body:
-                return Stored(body.read(), _bare(answer["ETag"]), _date_of(answer) or self.now)
+                return Stored(body.read(), _etag_of(answer), _date_of(answer) or self.now)
 
         return self._call("s3:GetObject", read)
 
@@ -191,6 +212,7 @@ class S3Store:
                 raise
             digest = sha256()
             with closing(answer["Body"]) as body, path.open("wb") as file:
+                _etag_of(answer)
                 for chunk in body.iter_chunks(CHUNK_BYTES):
                     digest.update(chunk)
                     file.write(chunk)
@@ -233,7 +255,7 @@ class S3Store:
                 with data.open("rb") as file:
                     answer = self._client.put_object(**place, Body=file, **conditions)
             self._note_date(answer)
-            return _bare(answer["ETag"])
+            return _etag_of(answer)
 
         return self._call("s3:PutObject", write, is_conditional=bool(conditions))
 
@@ -266,7 +288,7 @@ class S3Store:
     def _call(self, action: str, do: Callable[[], T], *, is_conditional: bool = False) -> T:
         try:
             return do()
-        except (boto.BotoCoreError, boto.ClientError) as error:
+        except (boto.BotoCoreError, boto.ClientError, HTTPError, ResponseParserError) as error:
             if isinstance(error, boto.ClientError):
                 code, status = _code_of(error), _status_of(error)
                 self._note_date(error.response)
@@ -274,8 +296,16 @@ class S3Store:
                 if is_conditional and (code in _CONFLICTS or code in _MISSING):
                     raise ConflictError(f"{self._location} was changed by somebody else") from None
                 if is_conditional and status == _NOT_IMPLEMENTED:
-                    raise UnconditionalStoreError("conditional writes are refused") from None
+                    message = (
+                        f"the registry {self._location} cannot be used: {self._endpoint} refuses "
+                        "conditional writes. Use a store that honours them"
+                    )
+                    raise UnconditionalStoreError(message) from None
             raise self._explain(error, action) from None
+        except RecursionError:
+            # Where a server redirects all that it is asked, botocore asks it
+            # where the bucket is, again and again.
+            raise self._explain_redirect() from None
 
     def _note_date(self, answer: Any) -> None:
         date = _date_of(answer)
@@ -302,10 +332,14 @@ class S3Store:
             )
         if isinstance(error, boto.ProfileNotFound):
             return StoreError(f"{prefix}there is no profile of the name that AWS_PROFILE has")
-        if isinstance(error, (boto.CredentialRetrievalError, boto.SSOError, boto.ConfigParseError)):
+        if isinstance(error, _WRONG_CREDENTIALS):
             return StoreError(
                 f"{prefix}the AWS credentials could not be loaded ({type(error).__name__}). Check "
                 "the profile, the role and the files that AWS_* variables name"
+            )
+        if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" not in str(error):
+            return StoreAwayError(
+                f"{prefix}{self._endpoint} does not speak TLS as it should. Check AWS_ENDPOINT_URL"
             )
         if isinstance(error, boto.SSLError):
             return StoreAwayError(
@@ -317,7 +351,13 @@ class S3Store:
                 f"{prefix}{self._location.bucket!r} cannot be the name of a bucket. Correct "
                 "--registry-file"
             )
-        if isinstance(error, ValueError) and not isinstance(error, boto.BotoCoreError):
+        if isinstance(error, ResponseParserError):
+            return StoreAwayError(
+                f"{prefix}{self._endpoint} does not answer as S3 does. Check AWS_ENDPOINT_URL, and "
+                "what stands between here and the store"
+            )
+        # An AWS_REGION that is none is an error of botocore's and a ValueError as well.
+        if isinstance(error, (ValueError, boto.EndpointProviderError)):
             return StoreError(f"{prefix}AWS_ENDPOINT_URL or AWS_REGION cannot be read. Correct it")
         kind = type(error).__name__
         return StoreAwayError(
@@ -329,12 +369,14 @@ class S3Store:
         self, error: boto.ClientError, action: str, prefix: str
     ) -> StoreError | StoreAwayError:
         code, status = _code_of(error), _status_of(error)
-        bucket = self._location.bucket
-        if code == "NoSuchBucket":
+        if error.operation_name.startswith(_LOGINS) and status is not None and status < _TOO_MANY:
             return StoreError(
-                f"{prefix}there is no bucket {bucket!r} at {self._endpoint}. Create it, or "
-                "correct --registry-file, AWS_REGION or AWS_ENDPOINT_URL"
+                f"{prefix}the AWS credentials could not be loaded ({error.operation_name}: {code})."
+                " Check the role, who may assume it, and the profile"
             )
+        place = self._explain_place(error, prefix)
+        if place is not None:
+            return place
         if code in _SKEWED:
             date = _date_of(error.response)
             ahead_s = round(time.time() - date) if date is not None else None
@@ -347,13 +389,6 @@ class S3Store:
             )
         if code in _EXPIRED:
             return StoreError(f"{prefix}the AWS credentials have expired ({code}). Renew them")
-        if code in _OTHER_REGION:
-            headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-            region = error.response["Error"].get("Region") or headers.get("x-amz-bucket-region")
-            return StoreError(
-                f"{prefix}the bucket {bucket!r} is in another region. Set AWS_REGION"
-                + (f"={region}" if region else " to its own")
-            )
         if status == _FORBIDDEN:
             more = (
                 ". Without s3:ListBucket on the bucket, S3 answers so for objects that do not exist"
@@ -375,6 +410,36 @@ class S3Store:
             "bucket's settings"
         )
 
+    def _explain_place(self, error: boto.ClientError, prefix: str) -> StoreError | None:
+        """Say what is wrong with where the bucket is thought to be, if that is it."""
+        code, bucket = _code_of(error), self._location.bucket
+        if code in _BAD_NAMES:
+            return StoreError(
+                f"{prefix}{bucket!r} cannot be the name of a bucket. Correct --registry-file"
+            )
+        if code == "NoSuchBucket":
+            return StoreError(
+                f"{prefix}there is no bucket {bucket!r} at {self._endpoint}. Create it, or "
+                "correct --registry-file, AWS_REGION or AWS_ENDPOINT_URL"
+            )
+        if code in _REDIRECTS:
+            return self._explain_redirect()
+        if code in _OTHER_REGION:
+            headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            region = error.response["Error"].get("Region") or headers.get("x-amz-bucket-region")
+            region = _UNTOLD.sub("", region or "")
+            return StoreError(
+                f"{prefix}the bucket {bucket!r} is in another region. Set AWS_REGION"
+                + (f"={region}" if region else " to its own")
+            )
+        return None
+
+    def _explain_redirect(self) -> StoreError:
+        return StoreError(
+            f"the registry {self._location} cannot be used: {self._endpoint} redirects elsewhere. "
+            "Correct AWS_ENDPOINT_URL (it may have to say https://), or AWS_REGION"
+        )
+
 
 class UnconditionalStoreError(StoreError):
     """The store knows no conditional writes, and says so."""
@@ -387,33 +452,30 @@ def honours_conditions(store: S3Store, key: str) -> bool:
 
     Args:
         store: The store.
-        key: Of an object to try it with; it is deleted afterwards.
+        key: Of an object that does not exist, to try it with; it is deleted
+            afterwards.
 
     Raises:
         StoreError, StoreAwayError: It cannot be tried.
     """
     try:
         etag = store.put(key, b"1", if_absent=True)
-        try:
+        with suppress(ConflictError):
             store.put(key, b"2", if_absent=True)
-        except ConflictError:
-            pass
-        else:
             return False
-        newer = store.put(key, b"3", if_match=etag)
-        if newer == etag:
-            return False
-        try:
+        store.put(key, b"3", if_match=etag)
+        with suppress(ConflictError):
             store.put(key, b"4", if_match=etag)
-        except ConflictError:
-            return True
+            return False
     except (ConflictError, UnconditionalStoreError):
-        pass
+        return False
+    else:
+        return True
     finally:
-        # Without the permission to, it stays and takes room only.
-        with suppress(StoreError):
+        # Where that fails it stays and takes room only; the verdict stands, and
+        # an error from above is the one to tell.
+        with suppress(RegistryError):
             store.delete(key)
-    return False
 
 
 def patiently(do: Callable[[], T]) -> T:
@@ -437,7 +499,8 @@ def steady_s() -> float:
 
 
 def _code_of(error: boto.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+    # The store's text, or whoever's answers for it: it goes into a message.
+    return _UNTOLD.sub("", str(error.response.get("Error", {}).get("Code", "")))[:64]
 
 
 def _status_of(error: boto.ClientError) -> int | None:
@@ -453,5 +516,9 @@ def _date_of(answer: Any) -> float | None:
         return None
 
 
-def _bare(etag: str) -> str:
-    return etag.strip('"')
+def _etag_of(answer: Any) -> str:
+    etag = str(answer.get("ETag", "")).strip('"')
+    if not etag:
+        # A page of a proxy's or a portal's, with status 200.
+        raise ResponseParserError("there is no ETag")
+    return etag

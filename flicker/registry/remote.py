@@ -29,6 +29,8 @@ INSTANCE_NAME = "instance"
 REMOVE_TRIES = 10
 """Of removing a directory that the flow may still be writing to."""
 
+SHORTEST_PATIENCE_S = 2.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +61,8 @@ class Remote:
         self._location = location
         self._is_standby = is_standby
         self._is_temporary = state_dir is None
-        self._store = S3Store(location)
+        # A renewal has to fail in time for another try.
+        self._store = S3Store(location, patience_s=max(SHORTEST_PATIENCE_S, lease_s / 3))
         try:
             if state_dir is None:
                 state_dir = Path(tempfile.mkdtemp(prefix="flicker-"))

@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import boto3
+import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
@@ -72,6 +73,8 @@ _SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 _BUSY = frozenset(
     {"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling"}
 )
+_PROFILE_NAMES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
+
 _LOGINS = ("Assume", "GetRole", "GetSession", "GetFederation", "CreateToken")
 """How operations begin that get credentials, and are not S3's."""
 
@@ -126,12 +129,18 @@ class S3Store:
     Args:
         location: The registry, for its bucket and for messages.
         environ: The environment.
+        patience_s: Longest silence of the store, if less than usual.
 
     Raises:
         RegistryError: Credentials, profile or endpoint cannot be used.
     """
 
-    def __init__(self, location: S3Location, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        location: S3Location,
+        environ: Mapping[str, str] = os.environ,
+        patience_s: float = READ_TIMEOUT_S,
+    ) -> None:
         self._location = location
         self._offset_s: float | None = None
         self._offset_at = 0.0
@@ -140,8 +149,8 @@ class S3Store:
             style = {"addressing_style": "path"}
         # Checksums beyond the signature are newer than many stores.
         config = Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
+            connect_timeout=min(CONNECT_TIMEOUT_S, patience_s),
+            read_timeout=min(READ_TIMEOUT_S, patience_s),
             retries={"mode": "standard", "total_max_attempts": 1},
             s3=style,
             request_checksum_calculation="when_required",
@@ -152,8 +161,11 @@ class S3Store:
             # About Python versions that boto3 will not support for long.
             warnings.simplefilter("ignore")
             try:
+                # An empty variable, as Compose files make them, is none.
                 region = environ.get("AWS_REGION") or None
-                session = boto3.session.Session(region_name=region)
+                names = [name for name in _PROFILE_NAMES if environ.get(name)] or None
+                core = botocore.session.Session({"profile": (None, names, None, None)})
+                session = boto3.session.Session(botocore_session=core, region_name=region)
                 self._client = session.client("s3", config=config)
                 self._endpoint = origin(self._client.meta.endpoint_url)
             except (boto.BotoCoreError, ValueError) as error:

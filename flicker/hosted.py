@@ -106,10 +106,17 @@ def _build(config_path: str | None) -> Dataflow:
 
 
 def _finish(caretaker: Caretaker, registry: Registry | None) -> None:
-    """Look and upload a last time; the exit code is Bytewax's, whatever comes of it."""
+    """Look and upload a last time; where that fails, exit with 1 as the command does."""
     caretaker.stop()
-    if registry is not None and registry.remote is not None and registry.remote.trouble is not None:
-        print(f"flicker: {registry.remote.trouble}", file=sys.stderr)
+    trouble = caretaker.trouble
+    if trouble is None and registry is not None and registry.remote is not None:
+        trouble = registry.remote.trouble
+    if trouble is not None:
+        print(f"flicker: {trouble}", file=sys.stderr, flush=True)
+        if registry is not None:
+            registry.close()
+        # Bytewax has ended with its own code, which nothing else changes.
+        os._exit(1)
 
 
 def _open_registry(options: HostOptions) -> Registry | None:

@@ -767,7 +767,7 @@ def test_bytewax_says_when_the_last_upload_failed(
         relay.away()
         api.add(make_events(50, 100))
         assert siem.wait_for(150, 15), process.stderr
-        process.stop(40)
+        assert process.stop(40) == 1
     said = f"flicker: the last upload of the registry {place.url} failed"
     assert said in process.stderr.splitlines()[-1]
 

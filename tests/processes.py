@@ -18,7 +18,7 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 PACE_S = 0.01
 ROOT = Path(__file__).parent.parent
 COMMAND = (sys.executable, "-m", "flicker")

@@ -36,7 +36,7 @@ def destination() -> Iterator[Destination]:
 def shipping(home: Home, destination: Destination, count: int, *arguments: str) -> Process:
     """Start Flicker and wait until so many events have arrived."""
     process = home.start(*arguments)
-    assert destination.wait_for(count, 15), process.stderr
+    assert destination.wait_for(count, 45), process.stderr
     return process
 
 
@@ -67,7 +67,7 @@ def test_delivers_what_a_slow_destination_is_owed_before_it_stops(home: Home) ->
         home.configure(source)
         process = shipping(home, siem, 10)
         # The request for the third page tells that the first two were taken.
-        assert api.wait_for_requests(3, 15)
+        assert api.wait_for_requests(3, 45)
         assert process.stop() == 0
         assert siem.ids == dict.fromkeys(ids_of(events), 1)
 
@@ -81,7 +81,7 @@ def test_a_stop_with_a_dead_destination_ends_with_the_grace_and_keeps_the_batche
         siem.respond = always(503)
         home.configure(make_source("s", api.endpoint, siem.url))
         process = home.start()
-        assert siem.wait_for(lambda: siem.request_count > 0, 15)
+        assert siem.wait_for(lambda: siem.request_count > 0, 45)
         asked_at = time.monotonic()
         assert process.stop() == 0
         assert 8 < time.monotonic() - asked_at < 13
@@ -97,7 +97,7 @@ def test_a_second_signal_ends_the_grace(home: Home) -> None:
         siem.respond = always(Response(200, fault="silence"))
         home.configure(make_source("s", api.endpoint, siem.url))
         process = home.start()
-        assert siem.wait_for_silence(1, 15)
+        assert siem.wait_for_silence(1, 45)
         process.send(signal.SIGTERM)
         assert wait_until(lambda: not api.wait_for_requests(len(api.requests) + 1, 0.5))
         assert process.is_running
@@ -374,11 +374,11 @@ def test_no_secret_reaches_the_output_or_the_registry(home: Home) -> None:
             sources.append(make_source(name, endpoint, target, **common, **credentials))
         home.configure(*sources)
         process = home.start("--log-level", "debug")
-        assert siem.wait_for(40, 15), process.stderr
+        assert siem.wait_for(40, 45), process.stderr
         assert wait_until(lambda: len(home.view()) == 3)
         process.kill()
         second = home.start("--log-level", "debug", "--log-format", "json")
-        assert siem.wait_for(siem.distinct_count + 20, 15), second.stderr
+        assert siem.wait_for(siem.distinct_count + 20, 45), second.stderr
         assert second.stop() == 0
     sent = b"".join(repr(r.header_lines).encode() for r in siem.requests)
     assert SECRETS["bearer"].encode() in sent

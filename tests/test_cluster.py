@@ -41,10 +41,10 @@ def test_bytewax_runs_the_flow_and_makes_the_recovery_directory(
     with ListingApi(make_events(120), STYLE) as api:
         home.configure(make_source("s", api.endpoint, destination.url, flush_interval_ms=60_000))
         process = home.host("-r", "recovery", *EPOCHS, "-w", "2")
-        assert destination.wait_for(120, 15), process.stderr
+        assert destination.wait_for(120, 45), process.stderr
         api.add(make_events(5, 120))
         polled = len(api.requests)
-        assert api.wait_for_requests(polled + 6, 15)
+        assert api.wait_for_requests(polled + 6, 45)
         assert destination.distinct_count == 120
         assert process.stop() == 0
         assert destination.distinct_count == 125
@@ -53,7 +53,7 @@ def test_bytewax_runs_the_flow_and_makes_the_recovery_directory(
         flow = f"dataflows.api_tailing:get_flow('{home.config_path}')"
         process = home.spawn([*HOST, flow, "-r", "recovery", *EPOCHS])
         polled = len(api.requests)
-        assert api.wait_for_requests(polled + 6, 15), process.stderr
+        assert api.wait_for_requests(polled + 6, 45), process.stderr
         assert process.stop() == 0
         assert destination.ids == dict.fromkeys(ids_of(make_events(130)), 1)
 
@@ -74,14 +74,14 @@ def test_a_registry_moves_between_the_command_and_bytewax(
                     api.add(make_events(10, 1000 * i + 20 + 10 * turn))
                 expected |= ids_of(make_events(30 + 10 * turn, 1000 * i))
             process = home.start("--workers", workers)
-            assert destination.wait_for(len(expected), 15), process.stderr
+            assert destination.wait_for(len(expected), 45), process.stderr
             assert process.stop() == 0
             assert destination.ids == dict.fromkeys(expected, 1)
         process = home.host("-r", str(home.recovery_dir), *EPOCHS, "-w", "2")
         for i, api in enumerate(apis):
             api.add(make_events(10, 1000 * i + 50))
             expected |= ids_of(make_events(60, 1000 * i))
-        assert destination.wait_for(len(expected), 15), process.stderr
+        assert destination.wait_for(len(expected), 45), process.stderr
         assert process.stop() == 0
         assert destination.ids == dict.fromkeys(expected, 1)
 

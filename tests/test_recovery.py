@@ -62,7 +62,7 @@ class Arrivals:
 
 
 def all_once(siem: Destination, count: int) -> bool:
-    return siem.wait_for(count, 15) and siem.ids == dict.fromkeys(ids_of(make_events(count)), 1)
+    return siem.wait_for(count, 45) and siem.ids == dict.fromkeys(ids_of(make_events(count)), 1)
 
 
 def test_kills_at_random_instants_lose_nothing(home: Home) -> None:
@@ -91,7 +91,7 @@ def test_kills_at_random_instants_lose_nothing(home: Home) -> None:
                 ), process.stderr
                 process.kill()
         process = home.start()
-        assert siem.wait_for(arrivals.count, 15), (siem.distinct_count, process.stderr)
+        assert siem.wait_for(arrivals.count, 45), (siem.distinct_count, process.stderr)
         assert wait_until(lambda: home.view().get("s", {}).get("undelivered_batches") == 0)
         assert process.stop() == 0
         assert set(siem.ids) == ids_of(make_events(arrivals.count))
@@ -168,7 +168,7 @@ def test_a_kill_in_the_middle_of_a_scan_goes_on_at_the_page(home: Home) -> None:
     with ListingApi(make_events(300), STYLE, before_reply=hold) as api, Destination() as siem:
         home.configure(make_source("s", api.endpoint, siem.url))
         process = home.start()
-        assert siem.wait_for(150, 15), process.stderr
+        assert siem.wait_for(150, 45), process.stderr
         assert wait_until(lambda: home.view().get("s", {}).get("offset") == 150)
         assert home.view()["s"]["scanning"] is True
         process.kill()
@@ -188,7 +188,7 @@ def test_kills_during_a_registry_write_leave_a_registry_that_opens(home: Home) -
         with Arrivals(api) as arrivals:
             for number in range(5):
                 process = home.start()
-                assert siem.wait_for(siem.distinct_count + 1, 15), process.stderr
+                assert siem.wait_for(siem.distinct_count + 1, 45), process.stderr
 
                 def stamp() -> tuple[int, int]:
                     status = wal.stat()
@@ -199,7 +199,7 @@ def test_kills_during_a_registry_write_leave_a_registry_that_opens(home: Home) -
                     assert wait_until(lambda: stamp() != before)  # noqa: B023
                 process.kill()
         process = home.start()
-        assert siem.wait_for(arrivals.count, 15), process.stderr
+        assert siem.wait_for(arrivals.count, 45), process.stderr
         assert process.stop() == 0
         assert set(siem.ids) == ids_of(make_events(arrivals.count))
         assert sum(siem.duplicates.values()) <= 5 * 4 * 10
@@ -211,7 +211,7 @@ def test_the_registry_is_whole_whenever_it_is_read(home: Home) -> None:
         home.configure(make_source("s", api.endpoint, siem.url))
         process = home.start()
         for total in (100, 110):
-            assert siem.wait_for(total, 15)
+            assert siem.wait_for(total, 45)
             newest = f"2025-01-01T12:00:00.{total - 1:03d}Z"
             reads = 0
 
@@ -367,7 +367,7 @@ def test_a_full_disk_under_the_registry(home: Home, workers: str) -> None:
     with ListingApi(make_events(100), STYLE) as api, Destination() as siem:
         home.configure(make_source("s", api.endpoint, siem.url))
         process = home.start("--workers", workers)
-        assert siem.wait_for(100, 15), process.stderr
+        assert siem.wait_for(100, 45), process.stderr
         assert wait_until(home.registry_path.exists)
         limits = (40_000, resource.RLIM_INFINITY)
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
@@ -376,7 +376,7 @@ def test_a_full_disk_under_the_registry(home: Home, workers: str) -> None:
         assert f"the registry {home.recovery_dir} cannot be written" in process.stderr
         assert process.stderr.splitlines()[-1].startswith("flicker: ")
         process = home.start("--workers", workers)
-        assert siem.wait_for(600, 15), process.stderr
+        assert siem.wait_for(600, 45), process.stderr
         assert wait_until(lambda: "resuming" in process.stderr)
         assert process.stop() == 0
         assert all_once(siem, 600)
@@ -389,7 +389,7 @@ def test_goes_on_after_a_stop_as_after_a_kill(home: Home) -> None:
         with Arrivals(api) as arrivals:
             for _ in range(4):
                 process = home.start()
-                assert siem.wait_for(siem.distinct_count + 20, 15), process.stderr
+                assert siem.wait_for(siem.distinct_count + 20, 45), process.stderr
                 process.send(signal.SIGTERM)
                 assert process.wait() == 0
         # The first ends the scan that the last stop broke off, the second starts at the top.

@@ -247,7 +247,7 @@ def test_a_container_that_loses_its_disk_resumes_where_its_predecessor_stood(
             known = len(made)
             # Some of its own: what had arrived by the first is in the last for sure.
             assert wait_until(lambda: len(made) >= known + count), process.stderr  # noqa: B023
-            assert siem.wait_for(siem.distinct_count + more, 15), process.stderr
+            assert siem.wait_for(siem.distinct_count + more, 45), process.stderr
             process.kill()
             machine.burn()
             assert wait_until(lambda: place.generation == made[-1][0])
@@ -256,9 +256,9 @@ def test_a_container_that_loses_its_disk_resumes_where_its_predecessor_stood(
         process = machine.ship(*WAITING)
         assert siem.wait_for(siem.distinct_count + 30, 20), process.stderr
         arrivals.__exit__()
-        assert siem.wait_for(arrivals.count, 15), process.stderr
+        assert siem.wait_for(arrivals.count, 45), process.stderr
         # By then the scan that shipped the last of them has ended.
-        assert api.wait_for_requests(len(api.requests) + 6, 15)
+        assert api.wait_for_requests(len(api.requests) + 6, 45)
         assert process.stop() == 0, process.stderr
         assert place.holder is None
         assert machine.left == []
@@ -379,7 +379,7 @@ def test_kill_at_every_step_of_an_upload_loses_nothing(
         known = reaper.published
         assert wait_until(lambda: reaper.published > known), process.stderr
         arrivals.__exit__()
-        assert siem.wait_for(arrivals.count, 15), process.stderr
+        assert siem.wait_for(arrivals.count, 45), process.stderr
         assert process.stop() == 0, process.stderr
     assert set(siem.ids) == ids_of(make_events(arrivals.count))
     place.check_tidy()
@@ -411,13 +411,13 @@ def test_a_store_that_goes_away_stops_no_shipping(
             make_source("s", api.endpoint, siem.url), env=relay.env_of(place.server)
         )
         process = machine.ship(*SHORT, quick=True)
-        assert siem.wait_for(100, 15), process.stderr
+        assert siem.wait_for(100, 45), process.stderr
         assert wait_until(lambda: place.generation), process.stderr
         relay.away()
         away_at = time.monotonic()
         assert wait_until(lambda: time.monotonic() > away_at + 1.5 * LEASE_S)
         api.add(make_events(50, 100))
-        assert siem.wait_for(150, 15), process.stderr
+        assert siem.wait_for(150, 45), process.stderr
         assert process.stderr.count("cannot renew the lease") == 1
         assert process.stderr.count("cannot upload the registry") == 1
         assert process.is_running
@@ -427,7 +427,7 @@ def test_a_store_that_goes_away_stops_no_shipping(
         assert wait_until(lambda: "uploaded again" in process.stderr)
         relay.away()
         api.add(make_events(50, 150))
-        assert siem.wait_for(200, 15), process.stderr
+        assert siem.wait_for(200, 45), process.stderr
         assert process.stop(40) == 1
     assert f"the last upload of the registry {place.url} failed" in process.stderr
     assert siem.ids == dict.fromkeys(ids_of(make_events(200)), 1)
@@ -471,7 +471,7 @@ def test_a_second_instance_is_refused_or_stands_by(
     source = make_source("s", api.endpoint, siem.url)
     first, refused, second, third = (place.machine(source) for _ in range(4))
     holder = first.ship("--lease-seconds", "600")
-    assert siem.wait_for(100, 15), holder.stderr
+    assert siem.wait_for(100, 45), holder.stderr
     name = place.holder
     assert name is not None
     second_process = second.ship(*WAITING)
@@ -491,7 +491,7 @@ def test_a_second_instance_is_refused_or_stands_by(
     assert first.left == []
     api.add(make_events(50, 100))
     # The lease would last for minutes yet.
-    assert siem.wait_for(150, 15), second_process.stderr
+    assert siem.wait_for(150, 45), second_process.stderr
     assert siem.ids == dict.fromkeys(ids_of(make_events(150)), 1)
     known = place.generation
     fourth_process = third.ship(*WAITING)
@@ -517,7 +517,7 @@ def test_a_holder_that_was_paused_beyond_its_lease_ships_nothing_more(
         paused = place.machine(source, env=relay.env_of(place.server))
         other = place.machine(source)
         holder = paused.ship(*SHORT, quick=True, env={"WHO": "first"})
-        assert siem.wait_for(100, 15), holder.stderr
+        assert siem.wait_for(100, 45), holder.stderr
         assert wait_until(lambda: place.generation), holder.stderr
         standby = other.ship(*WAITING, quick=True, env={"WHO": "second"})
         assert wait_until(lambda: "standing by" in standby.stderr), standby.stderr
@@ -531,9 +531,9 @@ def test_a_holder_that_was_paused_beyond_its_lease_ships_nothing_more(
         sent, polled = posts_of("first"), len(api.requests)
         holder.send(signal.SIGCONT)
         api.add(make_events(100, 100))
-        assert siem.wait_for(200, 15), standby.stderr
+        assert siem.wait_for(200, 45), standby.stderr
         # Both poll; the first one has no store to ask.
-        assert api.wait_for_requests(polled + 20, 15)
+        assert api.wait_for_requests(polled + 20, 45)
         assert wait_until(lambda: relay.hanging > 0)
         assert holder.is_running
         assert posts_of("first") == sent
@@ -556,12 +556,12 @@ def test_a_state_directory_goes_on_at_once_and_from_where_it_was(
     first, second = place.machine(source), place.machine(source)
     kept = ("--state-dir", "state", "--lease-seconds")
     process = first.ship(*kept, "600")
-    assert siem.wait_for(100, 15), process.stderr
+    assert siem.wait_for(100, 45), process.stderr
     assert wait_until(lambda: place.generation), process.stderr
     api.add(make_events(50, 100))
-    assert siem.wait_for(150, 15), process.stderr
+    assert siem.wait_for(150, 45), process.stderr
     # By then the answers have been read, too.
-    assert api.wait_for_requests(len(api.requests) + 6, 15)
+    assert api.wait_for_requests(len(api.requests) + 6, 45)
     process.kill()
     process = first.ship(*kept, "1", quick=True)
     api.add(make_events(50, 150))
@@ -571,12 +571,12 @@ def test_a_state_directory_goes_on_at_once_and_from_where_it_was(
     process.kill()
     process = second.ship("--standby", "--lease-seconds", "1", quick=True)
     api.add(make_events(50, 200))
-    assert siem.wait_for(250, 15), process.stderr
+    assert siem.wait_for(250, 45), process.stderr
     assert process.stop() == 0
     counts = siem.ids
     api.add(make_events(50, 250))
     process = first.ship(*kept, str(LEASE_S))
-    assert siem.wait_for(300, 15), process.stderr
+    assert siem.wait_for(300, 45), process.stderr
     assert "resuming from the registry's newest generation" in process.stderr
     assert process.stop() == 0
     assert siem.ids == {**counts, **dict.fromkeys(ids_of(make_events(50, 250)), 1)}
@@ -698,7 +698,7 @@ def test_a_store_without_conditions_is_warned_of_and_allows_no_standby(
         assert "allows no --standby" in finished.stderr.splitlines()[-1]
         assert moto.keys(place.bucket) == []
         process = machine.ship()
-        assert siem.wait_for(100, 15), process.stderr
+        assert siem.wait_for(100, 45), process.stderr
         assert "NOTHING KEEPS A SECOND INSTANCE FROM OVERWRITING" in process.stderr
         assert process.stop() == 0
         assert place.read()["api_sources"]["s"]["last_timestamp"]
@@ -762,11 +762,11 @@ def test_bytewax_says_when_the_last_upload_failed(
         env = relay.env_of(place.server)
         machine = place.machine(make_source("s", api.endpoint, siem.url), env=env)
         (process,) = host_cluster(machine, 1, 1)
-        assert siem.wait_for(100, 15), process.stderr
+        assert siem.wait_for(100, 45), process.stderr
         assert wait_until(lambda: place.generation), process.stderr
         relay.away()
         api.add(make_events(50, 100))
-        assert siem.wait_for(150, 15), process.stderr
+        assert siem.wait_for(150, 45), process.stderr
         assert process.stop(40) == 1
     said = f"flicker: the last upload of the registry {place.url} failed"
     assert said in process.stderr.splitlines()[-1]

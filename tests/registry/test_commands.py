@@ -72,7 +72,7 @@ def test_shows_a_registry_beside_a_running_flicker_and_disturbs_nothing(home: Ho
             make_source("stuck", stuck.endpoint, siem.url, match_on=["nothing"]),
         )
         process = home.start()
-        assert siem.wait_for(40, 15), process.stderr
+        assert siem.wait_for(40, 45), process.stderr
         assert wait_until(lambda: home.view().get("owes", {}).get("undelivered_batches") == 4)
         assert wait_until(lambda: home.view()["stuck"].get("offset") == 100)
         for number in range(20):
@@ -88,9 +88,9 @@ def test_shows_a_registry_beside_a_running_flicker_and_disturbs_nothing(home: Ho
         assert shown["api_sources"]["stuck"]["state"] == "mid-scan"
         assert shown["api_sources"]["stuck"]["offset"] == 100
         assert 0 <= shown["age_s"] < 60
-        assert siem.wait_for(80, 15)
+        assert siem.wait_for(80, 45)
         dead.respond = None
-        assert dead.wait_for(80, 15)
+        assert dead.wait_for(80, 45)
         assert process.stop() == 0, process.stderr
         assert siem.ids == dead.ids == dict.fromkeys(ids_of(make_events(80)), 1)
         with closing(sqlite3.connect(home.recovery_dir / "part-0.sqlite3")) as partition:
@@ -107,7 +107,7 @@ def test_shows_and_edits_the_directory_of_another_host(home: Home) -> None:
     with ListingApi(make_events(20), STYLE) as api, Destination() as siem:
         home.configure(make_source("s", api.endpoint, siem.url))
         process = home.host(*arguments)
-        assert siem.wait_for(20, 15), process.stderr
+        assert siem.wait_for(20, 45), process.stderr
         assert wait_until(lambda: _stamp(directory) == "2025-01-01T12:00:00.019Z")
         refused = home.run("registry", "forget", "s", *where)
         assert (refused.code, f"in use by process {process.pid}" in refused.stderr) == (1, True)
@@ -115,7 +115,7 @@ def test_shows_and_edits_the_directory_of_another_host(home: Home) -> None:
         done = home.run("registry", "rewind", "s", "--to", "2025-01-01T12:00:00.015Z", *where)
         assert done.code == 0, done.stderr
         process = home.host(*arguments)
-        assert siem.wait_for(lambda: siem.delivered_count == 25, 15), process.stderr
+        assert siem.wait_for(lambda: siem.delivered_count == 25, 45), process.stderr
         process.stop()
         assert siem.duplicates == {f"e{number}": 1 for number in range(15, 20)}
         assert not home.registry_path.exists()
@@ -155,7 +155,7 @@ def test_shows_who_holds_a_lease(home: Home, moto: MotoServer) -> None:
         assert f"held by   {shown['lease']['instance']} until 20" in text
         assert "2 batches" in text
         siem.respond = None
-        assert siem.wait_for(20, 15)
+        assert siem.wait_for(20, 45)
         assert process.stop() == 0, process.stderr
         shown = json.loads(look("--json").stdout)
         assert shown["lease"] is None

@@ -132,7 +132,7 @@ def test_in_the_middle_of_a_scan_nothing_unread_is_passed_over(
     with ListingApi(make_events(200), style, before_reply=hold) as api, Destination() as siem:
         home.configure(make_source("s", api.endpoint, siem.url))
         process = home.start()
-        assert siem.wait_for(100, 15), process.stderr
+        assert siem.wait_for(100, 45), process.stderr
         assert wait_until(lambda: home.view().get("s", {}).get("offset") == 100)
         assert process.stop() == 0
         assert home.view()["s"]["scanning"] is True
@@ -229,7 +229,7 @@ def test_a_running_flicker_refuses_every_change(home: Home) -> None:
     with ListingApi(make_events(20), STYLE) as api, Destination() as siem:
         home.configure(make_source("s", api.endpoint, siem.url))
         process = home.start()
-        assert siem.wait_for(20, 15), process.stderr
+        assert siem.wait_for(20, 45), process.stderr
         assert wait_until(lambda: "s" in home.view())
         document = json.dumps({"version": 1, "api_sources": {"s": {"offset": 1}}}).encode()
         for change in (
@@ -243,7 +243,7 @@ def test_a_running_flicker_refuses_every_change(home: Home) -> None:
         assert (done.code, done.stdout) == (1, "")
         assert done.stderr.count("\n") == 1
         api.add(make_events(5, 20))
-        assert siem.wait_for(25, 15)
+        assert siem.wait_for(25, 45)
         assert process.stop() == 0
         once_from(siem, 25, range(0))
 

@@ -107,7 +107,7 @@ def test_a_scan_goes_on_elsewhere_at_its_page(home: Home) -> None:
     with ListingApi(make_events(200), STYLE, before_reply=hold) as api, Destination() as siem:
         home.configure(make_source("s", api.endpoint, siem.url))
         process = home.start()
-        assert siem.wait_for(100, 15), process.stderr
+        assert siem.wait_for(100, 45), process.stderr
         assert wait_until(lambda: home.view().get("s", {}).get("offset") == 100)
         assert process.stop() == 0
         import_registry(home.directory / "b.json", export_registry(home.registry_path))
@@ -124,12 +124,12 @@ def test_exports_while_flicker_runs(home: Home) -> None:
     with ListingApi(make_events(50), STYLE) as api, Destination() as siem:
         home.configure(make_source("s", api.endpoint, siem.url))
         process = home.start()
-        assert siem.wait_for(50, 15), process.stderr
+        assert siem.wait_for(50, 45), process.stderr
         assert wait_until(lambda: home.view().get("s", {}).get("last_timestamp") == at(49))
         done = home.run("registry", "export", "-")
         assert (done.code, done.stderr) == (0, "")
         api.add(make_events(10, 50))
-        assert siem.wait_for(60, 15)
+        assert siem.wait_for(60, 45)
         assert process.stop() == 0
         import_registry(home.directory / "b.json", done.stdout.encode())
         assert home.run_once("--registry-file", "b.json").code == 0

@@ -24,6 +24,7 @@ from flicker.registry.access import LEASE_S, RemoteOptions, open_located, parse_
 from flicker.registry.commands import add_commands
 from flicker.registry.commands import run as run_registry
 from flicker.registry.location import DEFAULT_PATH, parse_location
+from flicker.signals import exit_if_asked, hand_over
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,6 +170,7 @@ def _run(settings: Settings, args: argparse.Namespace) -> int:
     conceal_secrets(settings)
     registry = _open_registry(args)
     try:
+        exit_if_asked()
         return _run_with(settings, args, registry)
     finally:
         if registry is not None:
@@ -178,8 +180,7 @@ def _run(settings: Settings, args: argparse.Namespace) -> int:
 def _run_with(settings: Settings, args: argparse.Namespace, registry: Registry | None) -> int:
     dead_letter_dir = registry.view_path.parent if registry and registry.view_path else Path()
     plan = build(settings, registry, once=args.once, dead_letter_dir=dead_letter_dir)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: plan.runtime.stop.set())
+    hand_over(plan.runtime.stop.set)
     _execute(plan, registry, args.workers)
     if plan.caretaker is not None and plan.caretaker.trouble is not None:
         _say(f"{plan.caretaker.trouble}. What was shipped is shipped again by the next start")
@@ -192,7 +193,8 @@ def _run_with(settings: Settings, args: argparse.Namespace, registry: Registry |
         kept = "the registry keeps what is owed" if registry else "without --track it is not kept"
         _say(f"not everything was read and delivered ({names}); {kept}")
         return FAILED
-    logger.info("stopped")
+    remote = registry.remote if registry is not None else None
+    logger.info("stopped", extra=remote.counters if remote is not None else {})
     return STOPPED
 
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import FrameType
+from flicker.signals import exit_if_asked, exit_when_asked
 
 
 def main() -> int:
@@ -16,13 +11,8 @@ def main() -> int:
     A signal that comes while it is still being loaded, which takes the better
     part of a second, stops it as a later one does.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    exit_when_asked()
     from flicker.cli import main as run  # noqa: PLC0415 - what takes so long
 
+    exit_if_asked()
     return run()
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    sys.exit(0)

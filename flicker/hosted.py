@@ -21,13 +21,14 @@ from flicker.log import FORMATS, LEVELS, conceal_secrets, configure_logging
 from flicker.registry.access import LEASE_S, RemoteOptions, open_remote, parse_lease
 from flicker.registry.local import open_registry
 from flicker.registry.location import S3Location, parse_location
+from flicker.signals import exit_when_asked, hand_over
 
 if TYPE_CHECKING:
     from bytewax.dataflow import Dataflow
 
     from flicker.registry.caretaker import Caretaker
     from flicker.registry.local import Registry
-    from flicker.runtime import StopRequest
+    from flicker.runtime import Runtime
 
 HANDLER_LIMIT_S = 4.0
 """How long a signal may take to be handled by a flow that runs."""
@@ -88,17 +89,15 @@ def _build(config_path: str | None) -> Dataflow:
     settings = config.load(Path(config_path), os.environ)
     conceal_secrets(settings)
     options = host_options(sys.argv)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+    exit_when_asked()
     registry = _open_registry(options)
     if registry is not None:
         atexit.register(registry.close)
     dead_letter_dir = options.recovery_dir.absolute().parent if options.recovery_dir else None
     plan = build(settings, registry, dead_letter_dir=dead_letter_dir)
     sys.excepthook = lambda _kind, error, _traceback: _say_why(error, registry)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: plan.runtime.stop.set())
-    _end_where_no_handler_runs(plan.runtime.stop)
+    hand_over(plan.runtime.stop.set)
+    _end_where_no_handler_runs(plan.runtime)
     if plan.caretaker is not None:
         plan.caretaker.start()
         atexit.register(_finish, plan.caretaker, registry)
@@ -153,7 +152,7 @@ def _open_registry(options: HostOptions) -> Registry | None:
     return open_remote(location, RemoteOptions(directory, is_standby=is_standby, lease_s=lease_s))
 
 
-def _end_where_no_handler_runs(stop: StopRequest) -> None:
+def _end_where_no_handler_runs(runtime: Runtime) -> None:
     """Obey signals while Bytewax waits for the other processes of a cluster.
 
     It does so without letting Python run its handlers, for as long as a
@@ -162,16 +161,16 @@ def _end_where_no_handler_runs(stop: StopRequest) -> None:
     woken, waker = socket.socketpair()
     waker.settimeout(0)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-    arguments = (stop, woken, waker)
+    arguments = (runtime, woken, waker)
     threading.Thread(target=_watch, args=arguments, name="flicker-signals", daemon=True).start()
 
 
-def _watch(stop: StopRequest, woken: socket.socket, waker: socket.socket) -> None:
+def _watch(runtime: Runtime, woken: socket.socket, waker: socket.socket) -> None:
     while waker.fileno() >= 0:
         if woken.recv(1)[0] not in {signal.SIGTERM, signal.SIGINT}:
             continue
         asked_at = time.monotonic()
-        while not stop.is_set:
+        while not (runtime.stop.is_set or runtime.has_begun):
             if time.monotonic() - asked_at > HANDLER_LIMIT_S:
                 print("flicker: stopped before all processes were there", file=sys.stderr)
                 sys.stderr.flush()

@@ -36,6 +36,8 @@ def configure_logging(level: str, form: str) -> None:
     logging.getLogger("flicker").setLevel(level.upper())
     # Its warnings name URLs, query and all; our client says the same without.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
+    # Tracebacks of credentials that cannot be refreshed; the registry says so.
+    logging.getLogger("botocore").setLevel(logging.CRITICAL + 1)
 
 
 def conceal_secrets(settings: Settings) -> None:

@@ -91,6 +91,20 @@ class Scan:
     empty_pages: int = 0
     repeats: int = 0
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was read or noted since it began."""
+        return (
+            self.first_request
+            and self.pages == 0
+            and not self.met
+            and not self.is_probing
+            and self.last_place is None
+            and self.check_place is None
+            and self.resume_place is None
+            and self.entries_again is None
+        )
+
 
 @dataclass
 class Position:
@@ -172,6 +186,10 @@ def dump_position(
         concealer: Takes secrets out; None where there are none.
     """
     scan = position.scan
+    if scan is not None and scan.is_untouched:
+        # Begun anew, it asks the very same. Kept, a poll of an idle source
+        # would look like a change.
+        scan = None
     return {
         "version": STATE_VERSION,
         "api": fingerprint,

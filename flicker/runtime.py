@@ -66,6 +66,7 @@ class Runtime:
         outboxes: By source. Source and sink partitions of one name are in
             the same process, which is how a source learns what is owed.
         failed: Names of the sources whose API or destination was given up.
+        has_begun: Whether Bytewax has built a partition.
         may_ship: Whether this process may still send events: another instance
             may have taken the registry over.
     """
@@ -80,6 +81,7 @@ class Runtime:
     failed: set[str] = field(default_factory=set)
     rng: random.Random = field(default_factory=random.Random)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    has_begun: bool = False
     may_ship: Callable[[], bool] = lambda: True
 
     def backoff_s(self, failures: int) -> float:

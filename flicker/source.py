@@ -422,6 +422,7 @@ class ApiSource(FixedPartitionedSource[SourceItem, dict[str, Any]]):
     ) -> SourcePartition:
         """Build a source's partition at its snapshot's position."""
         del step_id
+        self._runtime.has_begun = True
         source = self._sources.get(for_part)
         if source is None:
             return RetiredPartition(for_part, self._runtime, resume_state)

@@ -212,3 +212,13 @@ def test_people_see_the_timestamp_and_the_place(place: Place | None, shown: dict
         "scanning": False,
         **shown,
     }
+
+
+def test_a_poll_that_has_read_nothing_yet_is_no_change() -> None:
+    """Begun anew it asks the same; kept, an idle source would have its registry uploaded."""
+    position = Position(DedupWindow("s"), last_timestamp_ns=NOON_NS)
+    idle = dump_position(position, None, None)
+    position.scan = Scan(Place("top"), started_ns=NOON_NS + 5, since="2025-01-01T12:00:00Z")
+    assert dump_position(position, None, None) == idle
+    position.scan.first_request = False
+    assert dump_position(position, None, None)["scan"] is not None

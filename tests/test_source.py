@@ -114,8 +114,8 @@ class Drive:
 
     def until_scanned(self) -> None:
         """Drive to the end of a scan that is on its way or due."""
-        self.until(lambda: self.state["scan"] is not None)
-        self.until(lambda: self.state["scan"] is None)
+        self.until(lambda: self.part._scanner.in_scan)
+        self.until(lambda: not self.part._scanner.in_scan)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -619,7 +619,7 @@ def test_a_partition_rebuilt_at_any_page_reads_on_as_it_would_have(
             assert pickle.dumps(resumed.state) == packed
             resumed.until(lambda count=count: len(api.requests) > count)  # type: ignore[misc]
             assert api.requests[count].target == requests[number]
-            resumed.until(lambda resumed=resumed: resumed.state["scan"] is None)  # type: ignore[misc]
+            resumed.until(lambda resumed=resumed: not resumed.part._scanner.in_scan)  # type: ignore[misc]
             assert resumed.pages == drive.pages[number:]
             # What was read on does not reach back into the snapshot.
             assert pickle.dumps(state) == packed

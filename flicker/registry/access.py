@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flicker.errors import ConfigError, Problem
+from flicker.errors import ConfigError, Problem, RegistryError
 from flicker.registry.local import open_registry
 from flicker.registry.location import S3Location
 
@@ -74,9 +74,13 @@ def open_remote(location: S3Location, options: RemoteOptions, purpose: str = "")
         purpose=purpose,
     )
     try:
-        return open_registry(remote.directory, remote=remote)
-    except BaseException:
+        return open_registry(remote.directory, remote=remote, is_to_run=not purpose)
+    except BaseException as error:
         remote.close()
+        if type(error) is RegistryError:
+            # A temporary directory means nothing to whoever has to repair it.
+            text = str(error).replace(str(remote.directory), remote.origin)
+            raise RegistryError(text) from None
         raise
 
 

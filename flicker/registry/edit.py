@@ -13,7 +13,7 @@ from flicker.position import Position, dump_position, load_position
 from flicker.registry.access import RemoteOptions, open_remote
 from flicker.registry.exchange import parse_export
 from flicker.registry.local import is_locked, open_registry
-from flicker.registry.location import S3Location, split_path
+from flicker.registry.location import LINEAGE_NAME, S3Location, split_path
 from flicker.registry.partitions import POLL_STEP, SHIP_STEP, edit_states, summarise
 from flicker.registry.report import has_partitions, missing, read_manifest
 from flicker.registry.states import (
@@ -221,11 +221,17 @@ def _opened(
         is_there = has_partitions(directory) or (view_path is not None and view_path.exists())
         if not is_there and not is_new_allowed:
             raise missing(location)
+        if (directory / LINEAGE_NAME).exists():
+            message = (
+                f"{directory} is the working copy of a registry in S3, and would be replaced by "
+                "it. Name that registry: --registry-file s3://BUCKET/KEY"
+            )
+            raise RegistryError(message)
         # The first process of a cluster is kept out by the lock of its number.
         for path in directory.glob("lock-[1-9]*"):
             if is_locked(path):
                 message = f"the registry {location} is in use. Stop all of its processes"
                 raise RegistryError(message)
-        registry = open_registry(directory, view_path)
+        registry = open_registry(directory, view_path, is_to_run=False)
     with closing(registry):
         yield registry

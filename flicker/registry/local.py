@@ -87,6 +87,8 @@ def open_registry(
     view_path: Path | None = None,
     process_index: int = 0,
     remote: Remote | None = None,
+    *,
+    is_to_run: bool = True,
 ) -> Registry:
     """Open a registry, or create one, and check it before Bytewax opens it.
 
@@ -96,6 +98,8 @@ def open_registry(
         process_index: Of a Bytewax cluster; its processes share a directory.
             The first makes it ready, the others wait for that.
         remote: The registry in S3 that is to be fetched; the first process's.
+        is_to_run: Whether a flow is to run on it, which other processes of a
+            cluster may wait for.
 
     Raises:
         RegistryError: In use, damaged, of a newer version, or not writable.
@@ -109,7 +113,8 @@ def open_registry(
         view: dict[str, dict[str, Any]] = {}
         if process_index == 0:
             view = _make_ready(directory, view_path, remote)
-            locks.append(_announce(directory))
+            if is_to_run:
+                locks.append(_announce(directory))
         else:
             _wait_for_first(directory)
         states = read_states(directory)
@@ -139,6 +144,9 @@ def _make_ready(
         view = read_view(view_path, is_new=is_new)
     if is_new:
         _create_partitions(directory, view)
+    for path in directory.glob("part-*.sqlite3"):
+        # Logs are made with the same mode. The directory may be older than us.
+        path.chmod(0o600)
     check_partitions(directory)
     drop_unfinished(directory)
     return view
@@ -225,8 +233,8 @@ def _create_partitions(directory: Path, view: Mapping[str, Mapping[str, Any]]) -
             path.rename(directory / path.name)
     for name in view:
         logger.warning(
-            "starting from the registry's readable view, since its partitions are gone; what was "
-            "read and not yet delivered is read again, and some events repeat",
+            "starting from the registry's readable view, as there are no partitions; what was "
+            "read and not delivered by then is read again, and some events repeat",
             extra={"source": name},
         )
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from flicker.errors import ConfigError, Problem
 
+LINEAGE_NAME = "generation.json"
+"""File that says of which generation the partitions beside it are the continuation."""
+
 DEFAULT_PATH = Path(".flicker-registry.json")
 
 _S3 = "s3://"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,9 @@ def parse_location(text: str | None) -> Path | S3Location:
         if not bucket or not key or key.endswith("/"):
             raise _problem(f"{text} names no object; give s3://BUCKET/PATH/registry.json")
         return S3Location(bucket, key)
-    if "://" in text:
-        raise _problem(f"{text.partition('://')[0]}:// is not supported; give a path or s3://")
+    scheme = _SCHEME.match(text)
+    if scheme is not None:
+        raise _problem(f"{scheme[0]} is not supported; give a path or s3://BUCKET/KEY")
     path = Path(text).absolute()
     if path.is_dir():
         raise _problem(f"{path} is a directory; give the path of a file")

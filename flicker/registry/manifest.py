@@ -15,6 +15,8 @@ from flicker.errors import RegistryError
 from flicker.registry.view import VERSION
 from flicker.timefmt import format_instant, parse_timestamp
 
+MAX_NAME_CHARS = 200
+
 _PARTITION_NAME = re.compile(r"part-[0-9]{1,6}\.sqlite3")
 
 
@@ -90,6 +92,11 @@ class Manifest:
     previous: tuple[Generation, ...] = ()
     lease: Lease | None = None
 
+    @property
+    def names(self) -> set[str]:
+        """The generations that it names."""
+        return {one.name for one in (self.generation, *self.previous) if one is not None}
+
 
 def dump_manifest(manifest: Manifest) -> bytes:
     """Write a manifest as JSON."""
@@ -139,7 +146,7 @@ def parse_manifest(data: bytes, location: object) -> Manifest:
         if version == VERSION:
             return Manifest(
                 sources,
-                _parse_generation(document) if document.get("generation") is not None else None,
+                _parse_newest(document),
                 tuple(_parse_generation(older) for older in document.get("previous", ())),
                 _parse_lease(document.get("lease")),
             )
@@ -161,6 +168,15 @@ def parse_manifest(data: bytes, location: object) -> Manifest:
         f"{VERSION}. Run the Flicker that wrote it, or a newer one"
     )
     raise RegistryError(message)
+
+
+def _parse_newest(document: dict[str, Any]) -> Generation | None:
+    if document.get("generation") is not None:
+        return _parse_generation(document)
+    if document.get("partitions") or document.get("previous"):
+        message = "it has partitions, and no generation"
+        raise ValueError(message)
+    return None
 
 
 def _parse_generation(document: dict[str, Any]) -> Generation:
@@ -195,4 +211,6 @@ def _parse_lease(document: dict[str, Any] | None) -> Lease | None:
     if expires_ns is None:
         message = "the lease's expires_at is no instant"
         raise ValueError(message)
-    return Lease(str(document["instance"]), expires_ns / 1e9)
+    # It is shown to people, and is whatever stands in the object.
+    instance = "".join(char if char.isprintable() else "?" for char in str(document["instance"]))
+    return Lease(instance[:MAX_NAME_CHARS], expires_ns / 1e9)

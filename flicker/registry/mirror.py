@@ -15,11 +15,12 @@ import shutil
 import tempfile
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flicker.errors import RegistryError
+from flicker.log import fault_facts
+from flicker.registry.location import LINEAGE_NAME
 from flicker.registry.manifest import Generation, Manifest, StoredPartition
 from flicker.registry.ownership import LeaseLostError
 from flicker.registry.store import patiently
@@ -49,19 +50,19 @@ container does not wait for long, and a silent store takes long to fail."""
 SPOOL = "copy-"
 """Begin of the names of directories for copies on their way."""
 
-LINEAGE_NAME = "generation.json"
-"""File that says of which generation the partitions beside it are the continuation."""
-
 _GENERATION_KEY = re.compile(r"(?:[0-9]{12,}-[0-9a-f]{8}/part-[0-9]+\.sqlite3|probe-[0-9a-f]{16})")
 
 logger = logging.getLogger(__name__)
 
 
-def fetch(store: S3Store, location: S3Location, manifest: Manifest, directory: Path) -> None:
+def fetch(store: S3Store, location: S3Location, manifest: Manifest, directory: Path) -> bool:
     """Put the newest generation into a directory, in place of what is there.
 
     What is there stays where it continues that very generation: then it is
     newer, and the journal of acknowledgements fits it.
+
+    Returns:
+        Whether it was fetched.
 
     Raises:
         RegistryError: It is not whole, or not what was uploaded; or the
@@ -81,19 +82,21 @@ def fetch(store: S3Store, location: S3Location, manifest: Manifest, directory: P
         raise RegistryError(message)
     if (
         generation is not None
-        and lineage == [str(location), generation.name]
+        and lineage is not None
+        and lineage[:1] == [str(location)]
+        and generation.name in lineage[1:]
         and all((directory / name).exists() for name in generation.partitions)
     ):
         logger.info(
             "the state directory continues the newest generation and is used as it is",
             extra={"registry": str(location), "generation": generation.name},
         )
-        return
+        return False
     # First of all: what a crash leaves from here on is known as a copy.
-    note_lineage(directory, location, None)
+    note_lineage(directory, location)
     _empty(directory)
     if generation is None:
-        return
+        return False
     for name, part in generation.partitions.items():
         path = directory / f"{name}.part"
         digest = patiently(lambda: store.download(part.key, path))  # noqa: B023 - called at once
@@ -114,7 +117,7 @@ def fetch(store: S3Store, location: S3Location, manifest: Manifest, directory: P
             raise RegistryError(message)
     for name in generation.partitions:
         (directory / f"{name}.part").rename(directory / name)
-    note_lineage(directory, location, generation)
+    note_lineage(directory, location, generation.name)
     logger.info(
         "resuming from the registry's newest generation",
         extra={
@@ -124,32 +127,34 @@ def fetch(store: S3Store, location: S3Location, manifest: Manifest, directory: P
             "written_by": generation.instance,
         },
     )
+    return True
 
 
-def _lineage(directory: Path) -> Any:
+def _lineage(directory: Path) -> list[str] | None:
     try:
-        return json.loads((directory / LINEAGE_NAME).read_bytes())
+        lineage = json.loads((directory / LINEAGE_NAME).read_bytes())
     except (OSError, ValueError):
         return None
+    return lineage if isinstance(lineage, list) else None
 
 
-def note_lineage(directory: Path, location: S3Location, generation: Generation | None) -> None:
+def note_lineage(directory: Path, location: S3Location, *names: str) -> None:
     """Remember what the partitions in a directory continue.
 
     Args:
         directory: Where they are.
         location: The registry that they are a copy of.
-        generation: The one that they continue, None for none that counts.
+        names: Of the generation; of two while nobody knows whether the second
+            has replaced the first. None for none that counts.
 
     Raises:
         OSError: It is not remembered; they will be fetched again.
     """
-    data = json.dumps([str(location), generation and generation.name]).encode()
-    write_atomically(directory / LINEAGE_NAME, data)
+    write_atomically(directory / LINEAGE_NAME, json.dumps([str(location), *names]).encode())
 
 
 def _empty(directory: Path) -> None:
-    """Remove the state of another life, the journal of acknowledgements first."""
+    """Remove the state of another life."""
     for path in [*directory.glob("acks/*.acks"), *directory.glob("part-*.sqlite3*")]:
         path.unlink()
 
@@ -176,10 +181,13 @@ class Uploader:
         # write of the manifest is known to have succeeded: an earlier one,
         # whose answer got lost, may yet name them.
         self._left: list[str] = []
+        # Generations that the lease was to be given up with.
+        self._last: set[str] = set()
         self._said: str | None = None
 
     def upload(
         self,
+        live: Path,
         directory: Path,
         partitions: Mapping[str, Mapping[str, Any]],
         api_sources: dict[str, dict[str, Any]],
@@ -189,7 +197,8 @@ class Uploader:
         """Upload a generation and make it the newest.
 
         Args:
-            directory: Where the copies of the partitions are.
+            live: Where the partitions are that these are copies of.
+            directory: Where the copies are.
             partitions: `size` and `sha256` of each.
             api_sources: The readable view of the same state.
             is_last: Give the lease up with it.
@@ -220,10 +229,27 @@ class Uploader:
         self._left = unsettled + keys
         for part_name, part in generation.partitions.items():
             self._store.put(part.key, directory / part_name)
+        # A crash between the two writes must not have the directory taken for
+        # the continuation of something else.
+        before_name = [] if before.generation is None else [before.generation.name]
+        note_lineage(live, self._location, *before_name, name)
         if is_last:
-            self._ownership.release(manifest)
-        else:
-            self._ownership.publish(manifest)
+            self._last.add(name)
+        try:
+            if is_last:
+                self._ownership.release(manifest)
+            else:
+                self._ownership.publish(manifest)
+        except LeaseLostError as error:
+            # Where the answer to the release was lost, of this try or of one
+            # before, the next instance goes on from what we wrote.
+            ours = sorted(self._last & error.found.names)
+            if not ours:
+                raise
+            # Nothing is deleted: all that is there is that one's.
+            note_lineage(live, self._location, *ours)
+            return generation
+        note_lineage(live, self._location, name)
         self._left = []
         dropped = [p.key for g in older[KEPT_GENERATIONS - 1 :] for p in g.partitions.values()]
         self._delete([*dropped, *unsettled])
@@ -233,6 +259,10 @@ class Uploader:
         """Delete what crashed instances uploaded and nothing names."""
         manifest = self._ownership.manifest
         generations = [manifest.generation, *manifest.previous]
+        if manifest.generation is None:
+            # Whoever deleted the registry may want them yet; the next start,
+            # when there is one that counts, deletes them.
+            return
         named = {part.key for g in generations if g for part in g.partitions.values()}
         try:
             found = self._store.list_keys(self._prefix)
@@ -302,6 +332,7 @@ class Mirror:
         self.uploads = 0
         self.failures = 0
         self.is_behind = False
+        self._is_over = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flicker-upload", daemon=True)
 
@@ -318,12 +349,9 @@ class Mirror:
         pause = threading.Event()
         for _ in range(LAST_TRIES):
             if self._upload(is_last=True):
-                facts = {"uploads": self.uploads, "failures": self.failures}
-                logger.info(
-                    "gave the registry up", extra={"registry": str(self._location), **facts}
-                )
+                logger.info("gave the registry up", extra={"registry": str(self._location)})
                 return
-            if time.monotonic() > deadline:
+            if self._is_over or time.monotonic() > deadline:
                 return
             pause.wait(1.0)
 
@@ -354,11 +382,14 @@ class Mirror:
                     self._ownership.release()
         except LeaseLostError:
             self.is_behind = is_news
+            self._is_over = True
             return False
         except RegistryError as error:
             self._note_failure(str(error))
         except OSError as error:
             self._note_failure(error.strerror or type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - the thread has to outlive a fault of ours
+            self._note_failure(" ".join(fault_facts(error).values()))
         else:
             self.is_behind = False
             if self._said is not None:
@@ -373,15 +404,15 @@ class Mirror:
     def _publish(self, spool: Path, answer: Mapping[str, Any], *, is_last: bool) -> None:
         before = self._ownership.manifest.api_sources
         view = view_of(answer["sources"], self._configured, before)["api_sources"]
-        generation = self._uploader.upload(spool, answer["partitions"], view, is_last=is_last)
+        generation = self._uploader.upload(
+            self._directory, spool, answer["partitions"], view, is_last=is_last
+        )
         self._digest = answer["digest"]
         self.uploads += 1
         logger.debug(
             "uploaded the registry",
             extra={"registry": str(self._location), "generation": generation.name},
         )
-        with suppress(OSError):
-            note_lineage(self._directory, self._location, generation)
 
     def _note_failure(self, reason: str) -> None:
         self.failures += 1

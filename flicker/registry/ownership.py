@@ -24,6 +24,7 @@ from flicker.registry.store import (
     patiently,
     steady_s,
 )
+from flicker.signals import exit_if_asked
 from flicker.timefmt import format_instant
 
 if TYPE_CHECKING:
@@ -45,7 +46,15 @@ logger = logging.getLogger(__name__)
 
 
 class LeaseLostError(RegistryError):
-    """Another instance holds the registry now; this one must not go on."""
+    """Another instance holds the registry now; this one must not go on.
+
+    Attributes:
+        found: What that one wrote.
+    """
+
+    def __init__(self, message: str, found: Manifest) -> None:
+        super().__init__(message)
+        self.found = found
 
 
 class _Written(NamedTuple):
@@ -65,13 +74,29 @@ class Ownership:
         location: Which it is.
         instance: A name that no other instance has.
         lease_s: Seconds that the lease outlives its holder.
+        can_stand_by: Whether it would help to advise `--standby`.
+
+    Attributes:
+        failures: Renewals that failed.
     """
 
-    def __init__(self, store: S3Store, location: S3Location, instance: str, lease_s: float) -> None:
+    def __init__(
+        self,
+        store: S3Store,
+        location: S3Location,
+        instance: str,
+        lease_s: float,
+        *,
+        can_stand_by: bool = True,
+    ) -> None:
         self._store = store
         self._location = location
         self._instance = instance
         self._lease_s = lease_s
+        self._can_stand_by = can_stand_by
+        # The last lease of somebody else that we saw.
+        self._seen: Lease | None = None
+        self.failures = 0
         self._manifest = Manifest()
         self._written: _Written | None = None
         # What was sent since: an answer that got lost is no failed write.
@@ -112,6 +137,7 @@ class Ownership:
             self._warn_of_store(is_standby=is_standby)
         waits = 0
         while True:
+            exit_if_asked()
             try:
                 holder = patiently(self._take)
             except StoreAwayError as error:
@@ -161,14 +187,17 @@ class Ownership:
         for _ in range(CHANGES):
             found = self._store.get(self._location.key)
             manifest = Manifest()
-            if found is not None and found.data.strip():
+            if found is not None:
                 manifest = parse_manifest(found.data, self._location)
+            elif self._seen is not None:
+                return self._missing_under(self._seen)
             lease = manifest.lease
             if (
                 lease is not None
                 and lease.instance != self._instance
                 and (found is None or found.read_at < lease.expires_at)
             ):
+                self._seen = lease
                 return lease
             with self._lock:
                 self._written = None if found is None else _Written(_digest(found.data), found.etag)
@@ -181,11 +210,27 @@ class Ownership:
         message = f"the registry {self._location} changes all the time. Start again"
         raise StoreAwayError(message)
 
+    def _missing_under(self, lease: Lease) -> Lease:
+        """Wait for the holder of a registry that was deleted to write it anew.
+
+        Raises:
+            RegistryError: It did not. Whoever starts next starts afresh; to do
+                so here would be to lose what the holder owes, in silence.
+        """
+        if self._store.now < lease.expires_at:
+            return lease
+        message = (
+            f"the registry {self._location} was deleted while {lease.instance} held it. Restore "
+            "it from a backup, or start again to start afresh"
+        )
+        raise RegistryError(message)
+
     def _held_by(self, lease: Lease) -> str:
+        waits = ", or start with --standby, which waits" if self._can_stand_by else ""
         return (
             f"the registry {self._location} is held by {lease.instance} until "
-            f"{format_instant(lease.expires_at)}. Stop that instance, wait until then if it is "
-            "gone, or start with --standby, which waits"
+            f"{format_instant(lease.expires_at)}. Stop that instance, or wait until then if it is "
+            f"gone{waits}"
         )
 
     def start(self, on_lost: Callable[[str], None]) -> None:
@@ -253,6 +298,11 @@ class Ownership:
                 return
             except RegistryError as error:
                 self._say("cannot renew the lease on the registry; shipping goes on", str(error))
+            except Exception as error:  # noqa: BLE001 - without renewals, shipping would end
+                self._say(
+                    "cannot renew the lease on the registry; shipping goes on",
+                    type(error).__name__,
+                )
 
     def _say(self, message: str, reason: str) -> None:
         if self._said != reason:
@@ -268,10 +318,11 @@ class Ownership:
                 if is_first:
                     self._on_lost(str(error))
                 raise
-            except RegistryError:
+            except BaseException:
                 # Also a refusal: somebody took a permission away, and that is
                 # no reason to stop shipping either.
                 self._missed_at = steady_s()
+                self.failures += 1
                 raise
             self._missed_at = None
             if self._said is not None:
@@ -335,18 +386,26 @@ class Ownership:
         if digest in self._sent or (self._written and digest == self._written.digest):
             self._written = _Written(digest, found.etag)
             return
-        holder = "somebody else"
         try:
-            lease = parse_manifest(found.data, self._location).lease
+            manifest = parse_manifest(found.data, self._location)
         except RegistryError:
-            pass
-        else:
-            holder = lease.instance if lease is not None else holder
+            manifest = Manifest(lease=Lease(self._instance, 0.0))
+        lease = manifest.lease
+        if lease is not None and lease.instance == self._instance:
+            # No other instance wrote that: it would have put its name to it.
+            self._written = _Written(digest, found.etag)
+            logger.warning(
+                "the registry was edited or damaged while this instance holds it; it is written "
+                "anew, from what this instance knows",
+                extra={"registry": str(self._location)},
+            )
+            return
+        holder = lease.instance if lease is not None else "somebody else"
         message = (
             f"the registry {self._location} was taken over by {holder}. This instance stops; what "
             "it shipped since its last upload is shipped again by that one"
         )
-        raise LeaseLostError(message)
+        raise LeaseLostError(message, manifest)
 
 
 def _digest(data: bytes) -> bytes:

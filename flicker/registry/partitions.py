@@ -115,9 +115,15 @@ def check_partitions(directory: Path) -> None:
     Raises:
         RegistryError: A partition is damaged, or something could run code.
     """
-    for path in _partition_paths(directory):
+    paths = _partition_paths(directory)
+    numbers: list[tuple[int, int]] = []
+    has_rows = has_executions = False
+    for path in paths:
         with _said_of(path), contextlib.closing(_open_partition(path)) as partition:
             _check_schema(path, partition)
+            numbers += partition.execute("SELECT part_index, part_count FROM parts")
+            has_executions |= bool(partition.execute("SELECT 1 FROM exs LIMIT 1").fetchall())
+            has_rows |= bool(partition.execute("SELECT 1 FROM snaps LIMIT 1").fetchall())
             (verdict,) = partition.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 raise sqlite3.DatabaseError(" ".join(verdict.split()))
@@ -126,6 +132,10 @@ def check_partitions(directory: Path) -> None:
             ):
                 if data is not None:
                     _load_row(path, (step_id, name), data, f", epoch {epoch}")
+    is_whole = sorted(numbers) == [(number, len(paths)) for number in range(len(paths))]
+    if not is_whole or (has_rows and not has_executions):
+        what = "states without an execution" if is_whole else "other partitions than it says"
+        raise RegistryError(f"the registry {directory} is damaged (it has {what}). {_RESTORE}")
 
 
 def _check_schema(path: Path, partition: sqlite3.Connection) -> None:
@@ -170,7 +180,7 @@ def drop_unfinished(directory: Path) -> None:
     passed their epoch, what it did not overwrite would count as its own: a
     buffer that is empty since the dead execution had flushed it, beside an
     outbox that never got the batch. To be called before Bytewax opens the
-    store, in a cluster by every process.
+    store, in a cluster by its first process.
 
     Raises:
         RegistryError: A partition is damaged, in use or not writable.
@@ -389,9 +399,10 @@ def _load_row(path: Path, key: StateKey, data: Any, where: str = "") -> Any:
             raise pickle.UnpicklingError(message)
         return load_plain(data)
     except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split())
         message = (
             f"the registry {path} holds a row that Flicker did not write (step {key[0]}, source "
-            f"{key[1]!r}{where}: {error}), and opening it could run code. {_RESTORE}"
+            f"{key[1]!r}{where}: {reason}), and opening it could run code. {_RESTORE}"
         )
         raise RegistryError(message) from None
 
@@ -534,6 +545,8 @@ def main(directory: Path) -> None:
             answer = {"error": str(error), "is_registry": True}
         except OSError as error:
             answer = {"error": error.strerror or type(error).__name__, "is_registry": False}
+        except sqlite3.Error as error:
+            answer = {"error": f"the registry cannot be read ({error})", "is_registry": False}
         try:
             print(json.dumps(answer), flush=True)
         except BrokenPipeError:

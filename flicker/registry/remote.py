@@ -9,11 +9,14 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flicker.errors import RegistryError
+from flicker.registry.local import is_locked
+from flicker.registry.location import LINEAGE_NAME
 from flicker.registry.mirror import SPOOL, Mirror, Uploader, fetch
 from flicker.registry.ownership import Ownership
 from flicker.registry.partitions import copy_partitions
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
 
 INSTANCE_NAME = "instance"
 """File of a state directory that names the instance which uses it."""
+
+TEMPORARY = "flicker-"
+LEFT_S = 60.0
+"""How long a temporary directory was not changed before it is taken for left."""
 
 REMOVE_TRIES = 10
 """Of removing a directory that the flow may still be writing to."""
@@ -44,6 +51,10 @@ class Remote:
         is_standby: Wait while another instance holds the registry.
         lease_s: Seconds that the lease outlives this instance.
         purpose: Why it is opened, if not to run.
+
+    Attributes:
+        directory: Where the partitions are.
+        origin: Where people find them: in the store, where they were fetched.
 
     Raises:
         RegistryError: Credentials or directory cannot be used.
@@ -65,7 +76,8 @@ class Remote:
         self._store = S3Store(location, patience_s=max(SHORTEST_PATIENCE_S, lease_s / 3))
         try:
             if state_dir is None:
-                state_dir = Path(tempfile.mkdtemp(prefix="flicker-"))
+                _sweep()
+                state_dir = Path(tempfile.mkdtemp(prefix=TEMPORARY))
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.directory = state_dir.absolute()
             self._instance = self._name_instance(purpose)
@@ -75,15 +87,13 @@ class Remote:
             )
             message = f"{what} cannot be used: {error.strerror}"
             raise RegistryError(message) from None
-        self._ownership = Ownership(self._store, location, self._instance, lease_s)
+        self._ownership = Ownership(
+            self._store, location, self._instance, lease_s, can_stand_by=not purpose
+        )
         self._uploader = Uploader(self._store, location, self._ownership, self._instance)
         self._mirror: Mirror | None = None
         self._holds = False
-
-    @property
-    def location(self) -> S3Location:
-        """Which registry it is."""
-        return self._location
+        self.origin = str(self.directory)
 
     @property
     def is_behind(self) -> bool:
@@ -99,6 +109,16 @@ class Remote:
             f"the last upload of the registry {self._location} failed; the next start repeats "
             "what was shipped since the one before"
         )
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What happened to this registry so far, by name."""
+        mirror = self._mirror
+        return {
+            "registry_uploads": 0 if mirror is None else mirror.uploads,
+            "registry_upload_failures": 0 if mirror is None else mirror.failures,
+            "lease_renewal_failures": self._ownership.failures,
+        }
 
     def may_ship(self) -> bool:
         """Tell whether this instance may go on shipping."""
@@ -119,6 +139,7 @@ class Remote:
                 store cannot be used.
             OSError: The directory cannot be written.
         """
+        logger.info("opening the registry", extra={"registry": str(self._location)})
         manifest = self._ownership.acquire(is_standby=self._is_standby)
         self._holds = True
         self._ownership.start(self._leave)
@@ -126,7 +147,8 @@ class Remote:
             "holding the registry",
             extra={"registry": str(self._location), "instance": self._instance},
         )
-        fetch(self._store, self._location, manifest, self.directory)
+        if fetch(self._store, self._location, manifest, self.directory) and manifest.generation:
+            self.origin = f"{self._location}.d/{manifest.generation.name}"
         return manifest.api_sources if manifest.generation is None else {}
 
     def start(self, reader: Reader, configured: set[str]) -> None:
@@ -153,7 +175,9 @@ class Remote:
         try:
             with tempfile.TemporaryDirectory(prefix=SPOOL, dir=self.directory) as spool:
                 answer = copy_partitions(self.directory, Path(spool))
-                self._uploader.upload(Path(spool), answer["partitions"], api_sources, is_last=True)
+                self._uploader.upload(
+                    self.directory, Path(spool), answer["partitions"], api_sources, is_last=True
+                )
         except OSError as error:
             message = f"{self.directory} cannot be written: {error.strerror}"
             raise RegistryError(message) from None
@@ -179,12 +203,15 @@ class Remote:
         if purpose or self._is_temporary:
             return "-".join(filter(None, (host, purpose, str(os.getpid()), secrets.token_hex(4))))
         path = self.directory / INSTANCE_NAME
+        status = self.directory.stat()
+        # A copy of the directory is another one.
+        mark = f"{host} {status.st_dev:x}-{status.st_ino:x}"
         with suppress(FileNotFoundError):
-            known = path.read_text(encoding="utf-8").strip()
-            if known:
+            known, _, marked = path.read_text(encoding="utf-8").strip().partition(" ")
+            if known and marked == mark:
                 return known
         name = f"{host}-{secrets.token_hex(6)}"
-        path.write_text(name + "\n", encoding="utf-8")
+        path.write_text(f"{name} {mark}\n", encoding="utf-8")
         return name
 
     def _leave(self, reason: str) -> None:
@@ -204,3 +231,13 @@ class Remote:
             shutil.rmtree(self.directory, ignore_errors=True)
             if not self.directory.exists():
                 return
+
+
+def _sweep() -> None:
+    """Remove what killed instances left: it holds events, and takes room."""
+    for path in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
+        lock = path / "lock-0"
+        with suppress(OSError):
+            is_old = time.time() - path.stat().st_mtime > LEFT_S
+            if is_old and (path / LINEAGE_NAME).exists() and not is_locked(lock):
+                shutil.rmtree(path, ignore_errors=True)

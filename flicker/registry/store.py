@@ -11,6 +11,7 @@ import time
 import warnings
 from contextlib import closing, suppress
 from email.utils import parsedate_to_datetime
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -87,6 +88,17 @@ _WRONG_CREDENTIALS = (
     boto.SSOError,
     boto.UnknownCredentialError,
 )
+_FAILURES = (
+    boto.BotoCoreError,
+    boto.ClientError,
+    HTTPError,
+    OSError,
+    ResponseParserError,
+    RuntimeError,
+    ValueError,
+)
+"""All that a request can end with."""
+
 _UNTOLD = re.compile(r"[^A-Za-z0-9._-]+")
 
 _FORBIDDEN, _NOT_FOUND, _NOT_IMPLEMENTED, _TOO_MANY, _SERVER_ERROR = 403, 404, 501, 429, 500
@@ -145,8 +157,11 @@ class S3Store:
         self._offset_s: float | None = None
         self._offset_at = 0.0
         style = {}
-        if environ.get("AWS_S3_FORCE_PATH_STYLE", "").strip().lower() in {"1", "true", "yes"}:
+        forced = environ.get("AWS_S3_FORCE_PATH_STYLE", "").strip().lower()
+        if forced in {"1", "true", "yes"}:
             style = {"addressing_style": "path"}
+        elif forced not in {"", "0", "false", "no"}:
+            raise StoreError(f"AWS_S3_FORCE_PATH_STYLE must be true or false, not {forced!r}")
         # Checksums beyond the signature are newer than many stores.
         config = Config(
             connect_timeout=min(CONNECT_TIMEOUT_S, patience_s),
@@ -166,10 +181,26 @@ class S3Store:
                 names = [name for name in _PROFILE_NAMES if environ.get(name)] or None
                 core = botocore.session.Session({"profile": (None, names, None, None)})
                 session = boto3.session.Session(botocore_session=core, region_name=region)
+                self._credentials = self._load(session.get_credentials)
                 self._client = session.client("s3", config=config)
                 self._endpoint = origin(self._client.meta.endpoint_url)
-            except (boto.BotoCoreError, ValueError) as error:
+            except _FAILURES as error:
                 raise self._explain(error, "s3:GetObject") from None
+
+    def _load(self, do: Callable[[], T]) -> T:
+        """Load credentials: that reads files and runs programs, and may raise anything."""
+        try:
+            return do()
+        except (boto.BotoCoreError, boto.ClientError) as error:
+            raise self._explain(error, "s3:GetObject") from None
+        except Exception as error:  # noqa: BLE001 - such as AttributeError, of JSON that is a list
+            name = getattr(error, "filename", None)
+            which = f"{type(error).__name__}: {name}" if name else type(error).__name__
+            message = (
+                f"the registry {self._location} cannot be used: the AWS credentials could not be "
+                f"loaded ({which}). Check the profile, the role and what AWS_* variables name"
+            )
+            raise StoreError(message) from None
 
     @property
     def now(self) -> float:
@@ -215,22 +246,26 @@ class S3Store:
             OSError: The file cannot be written.
         """
 
-        def read() -> str | None:
+        def open_body() -> Any:
             try:
                 answer = self._client.get_object(Bucket=self._location.bucket, Key=key)
             except boto.ClientError as error:
                 if _code_of(error) in _MISSING:
                     return None
                 raise
-            digest = sha256()
-            with closing(answer["Body"]) as body, path.open("wb") as file:
-                _etag_of(answer)
-                for chunk in body.iter_chunks(CHUNK_BYTES):
-                    digest.update(chunk)
-                    file.write(chunk)
-            return digest.hexdigest()
+            _etag_of(answer)
+            return answer["Body"]
 
-        return self._call("s3:GetObject", read)
+        opened = self._call("s3:GetObject", open_body)
+        if opened is None:
+            return None
+        digest = sha256()
+        with closing(opened) as body, path.open("wb") as file:
+            # Errors of the file stay outside of `_call`: they are not the store's.
+            while chunk := self._call("s3:GetObject", lambda: bytes(body.read(CHUNK_BYTES))):
+                digest.update(chunk)
+                file.write(chunk)
+        return digest.hexdigest()
 
     def put(
         self, key: str, data: bytes | Path, *, if_match: str | None = None, if_absent: bool = False
@@ -257,19 +292,20 @@ class S3Store:
         if if_absent:
             conditions["IfNoneMatch"] = "*"
 
-        def write() -> str:
-            place = {"Bucket": self._location.bucket, "Key": key}
-            if isinstance(data, bytes):
-                answer = self._client.put_object(
-                    **place, Body=data, ContentType="application/json", **conditions
-                )
-            else:
-                with data.open("rb") as file:
-                    answer = self._client.put_object(**place, Body=file, **conditions)
+        def write(body: Any, facts: dict[str, str]) -> str:
+            answer = self._client.put_object(
+                Bucket=self._location.bucket, Key=key, Body=body, **facts, **conditions
+            )
             self._note_date(answer)
             return _etag_of(answer)
 
-        return self._call("s3:PutObject", write, is_conditional=bool(conditions))
+        if isinstance(data, bytes):
+            facts = {"ContentType": "application/json"}
+            do = partial(write, data, facts)
+            return self._call("s3:PutObject", do, is_conditional=bool(conditions))
+        with data.open("rb") as file:
+            do = partial(write, file, {})
+            return self._call("s3:PutObject", do, is_conditional=bool(conditions))
 
     def delete(self, key: str) -> None:
         """Delete an object, if there is one.
@@ -298,9 +334,17 @@ class S3Store:
         return self._call("s3:ListBucket", read)
 
     def _call(self, action: str, do: Callable[[], T], *, is_conditional: bool = False) -> T:
+        if self._credentials is not None:
+            # Here, as what comes of it could not be told from other troubles
+            # of a request. The request finds them fresh.
+            self._load(self._credentials.get_frozen_credentials)
         try:
             return do()
-        except (boto.BotoCoreError, boto.ClientError, HTTPError, ResponseParserError) as error:
+        except RecursionError:
+            # Where a server redirects all that it is asked, botocore asks it
+            # where the bucket is, again and again.
+            raise self._explain_redirect() from None
+        except _FAILURES as error:
             if isinstance(error, boto.ClientError):
                 code, status = _code_of(error), _status_of(error)
                 self._note_date(error.response)
@@ -314,10 +358,6 @@ class S3Store:
                     )
                     raise UnconditionalStoreError(message) from None
             raise self._explain(error, action) from None
-        except RecursionError:
-            # Where a server redirects all that it is asked, botocore asks it
-            # where the bucket is, again and again.
-            raise self._explain_redirect() from None
 
     def _note_date(self, answer: Any) -> None:
         date = _date_of(answer)
@@ -335,20 +375,9 @@ class S3Store:
         prefix = f"the registry {self._location} cannot be used: "
         if isinstance(error, boto.ClientError):
             return self._explain_answer(error, action, prefix)
-        if isinstance(
-            error, (boto.NoCredentialsError, boto.PartialCredentialsError, boto.NoAuthTokenError)
-        ):
-            return StoreError(
-                f"{prefix}no AWS credentials were found. Set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
-            )
-        if isinstance(error, boto.ProfileNotFound):
-            return StoreError(f"{prefix}there is no profile of the name that AWS_PROFILE has")
-        if isinstance(error, _WRONG_CREDENTIALS):
-            return StoreError(
-                f"{prefix}the AWS credentials could not be loaded ({type(error).__name__}). Check "
-                "the profile, the role and the files that AWS_* variables name"
-            )
+        credentials = self._explain_credentials(error, prefix)
+        if credentials is not None:
+            return credentials
         if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" not in str(error):
             return StoreAwayError(
                 f"{prefix}{self._endpoint} does not speak TLS as it should. Check AWS_ENDPOINT_URL"
@@ -377,11 +406,43 @@ class S3Store:
             "network and the store"
         )
 
+    def _explain_credentials(
+        self, error: Exception, prefix: str
+    ) -> StoreError | StoreAwayError | None:
+        """Say why there are no credentials, if that is it."""
+        if isinstance(
+            error, (boto.NoCredentialsError, boto.PartialCredentialsError, boto.NoAuthTokenError)
+        ):
+            return StoreError(
+                f"{prefix}no AWS credentials were found. Set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
+            )
+        if isinstance(error, boto.ProfileNotFound):
+            return StoreError(f"{prefix}there is no profile of the name that AWS_PROFILE has")
+        if isinstance(error, _WRONG_CREDENTIALS):
+            return StoreError(
+                f"{prefix}the AWS credentials could not be loaded ({type(error).__name__}). Check "
+                "the profile, the role and the files that AWS_* variables name"
+            )
+        asked = str(getattr(error, "kwargs", {}).get("endpoint_url") or "")
+        if asked and origin(asked) != self._endpoint and "://" in self._endpoint:
+            # Whom temporary credentials are got from.
+            return StoreAwayError(
+                f"{prefix}the AWS credentials could not be loaded, since {origin(asked)} cannot be "
+                f"reached ({type(error).__name__}). Check the network and the role"
+            )
+        return None
+
     def _explain_answer(
         self, error: boto.ClientError, action: str, prefix: str
     ) -> StoreError | StoreAwayError:
         code, status = _code_of(error), _status_of(error)
-        if error.operation_name.startswith(_LOGINS) and status is not None and status < _TOO_MANY:
+        if error.operation_name.startswith(_LOGINS):
+            if status is None or status >= _TOO_MANY:
+                return StoreAwayError(
+                    f"{prefix}the AWS credentials could not be loaded now ({error.operation_name}: "
+                    f"{code}, status {status}). Try again later"
+                )
             return StoreError(
                 f"{prefix}the AWS credentials could not be loaded ({error.operation_name}: {code})."
                 " Check the role, who may assume it, and the profile"
@@ -416,6 +477,11 @@ class S3Store:
             return StoreAwayError(
                 f"{prefix}{self._endpoint} cannot answer now ({code}, status {status}). Try again "
                 "later"
+            )
+        if status == _NOT_FOUND:
+            return StoreError(
+                f"{prefix}{self._endpoint} does not answer as S3 does (status 404). Check "
+                "AWS_ENDPOINT_URL, and what stands between here and the store"
             )
         return StoreError(
             f"{prefix}{self._endpoint} refuses {action} ({code}, status {status}). Check the "

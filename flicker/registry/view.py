@@ -54,7 +54,7 @@ def view_of(
     """Give the readable view of snapshots.
 
     Args:
-        sources: As `snapshots.summarise` gives them.
+        sources: As `partitions.summarise` gives them.
         configured: Names in the configuration; others are marked as retired.
         before: The view's sources as they were. What a source has read and
             not delivered is in its snapshots only, so the view goes on

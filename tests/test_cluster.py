@@ -6,12 +6,16 @@ import random
 import re
 import signal
 import socket
+import sys
 import threading
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from flicker import hosted
 from flicker.demo.servers import Destination
 from flicker.journal import _read_segment
 from tests.processes import HOST, Home, Process, ids_of, make_events, make_source, wait_until
@@ -334,3 +338,118 @@ def test_says_what_is_wrong_where_bytewax_runs_it(home: Home) -> None:
     process = home.host()
     assert process.wait() == 2
     assert "bogus" in process.stderr
+
+
+def listens(port: str) -> bool:
+    """Look whether anybody listens, without becoming a peer."""
+    lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    ends = [(line.split()[1], line.split()[3]) for line in lines]
+    return any(end.endswith(f":{int(port):04X}") and state == "0A" for end, state in ends)
+
+
+def test_a_process_that_waits_for_another_one_stops_when_asked(
+    home: Home, destination: Destination
+) -> None:
+    with ListingApi(make_events(10), STYLE) as api:
+        home.configure(make_source("s", api.endpoint, destination.url))
+        addresses = free_addresses(2)
+        process = home.host("-r", "recovery", *EPOCHS, "-i", "0", "-a", addresses)
+        port = addresses.split(";")[0].rpartition(":")[2]
+        assert wait_until(lambda: listens(port)), process.stderr
+        assert process.stop(30) == 0
+        assert process.stderr.splitlines()[-1] == (
+            "flicker: stopped before all processes were there"
+        )
+        assert len(api.requests) == 0
+
+
+class EndedError(Exception):
+    """In place of the process's end."""
+
+
+class NoMoreSignalsError(Exception):
+    """The watcher waits for the next one."""
+
+
+class Watched:
+    """What `hosted._watch` is given; one SIGTERM comes, and time passes when it sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, has_begun: bool = False) -> None:
+        self.runtime = SimpleNamespace(stop=SimpleNamespace(is_set=False), has_begun=has_begun)
+        self.slept_s = 0.0
+        self.begins_after_s = float("inf")
+        self._signals = [bytes([signal.SIGTERM])]
+        monkeypatch.setattr(
+            hosted, "time", SimpleNamespace(monotonic=lambda: self.slept_s, sleep=self._sleep)
+        )
+        monkeypatch.setattr(hosted.os, "_exit", self._exit)
+
+    def watch(self) -> None:
+        """Run it."""
+        hosted._watch(self.runtime, self, self)  # type: ignore[arg-type]
+
+    def recv(self, _: int) -> bytes:
+        """Be the socket that the interpreter tells of signals by."""
+        if not self._signals:
+            raise NoMoreSignalsError
+        return self._signals.pop()
+
+    def fileno(self) -> int:
+        """Be open."""
+        return 0
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+        self.runtime.has_begun |= self.slept_s > self.begins_after_s
+
+    def _exit(self, code: int) -> Any:
+        raise EndedError(code)
+
+
+def test_a_flow_that_never_begins_is_ended_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched = Watched(monkeypatch)
+    with pytest.raises(EndedError, match="0"):
+        watched.watch()
+    assert watched.slept_s >= hosted.HANDLER_LIMIT_S
+    assert "stopped before all processes were there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("begins_after_s", [0.0, 1.0])
+def test_a_flow_that_has_begun_is_left_to_its_handler(
+    monkeypatch: pytest.MonkeyPatch, begins_after_s: float
+) -> None:
+    """However long that takes: it has what it read to deliver."""
+    watched = Watched(monkeypatch, has_begun=not begins_after_s)
+    watched.begins_after_s = begins_after_s
+    with pytest.raises(NoMoreSignalsError):
+        watched.watch()
+    assert watched.slept_s < hosted.HANDLER_LIMIT_S
+
+
+HELD_UP = """
+import runpy
+import threading
+from flicker import hosted, signals
+
+hosted.HANDLER_LIMIT_S = 0.1
+hosted.hand_over = lambda stop: signals.hand_over(lambda: threading.Timer(1.5, stop).start())
+runpy.run_module("bytewax.run", run_name="__main__", alter_sys=True)
+"""
+"""Bytewax with a main thread that is too busy to run a handler for a while."""
+
+
+def test_a_flow_whose_main_thread_is_held_up_stops_in_order(
+    home: Home, destination: Destination
+) -> None:
+    with ListingApi(make_events(20), STYLE) as api:
+        home.configure(make_source("s", api.endpoint, destination.url, buffer_size=5))
+        process = home.spawn(
+            [sys.executable, "-c", HELD_UP, "dataflows.api_tailing"],
+            {"FLICKER_CONFIG": str(home.config_path)},
+        )
+        assert destination.wait_for(5, 45), process.stderr
+        assert process.stop() == 0
+        assert "stopped before" not in process.stderr
+        assert destination.ids == dict.fromkeys(ids_of(make_events(20)), 1)

@@ -20,6 +20,10 @@ MAX_NAME_CHARS = 200
 _PARTITION_NAME = re.compile(r"part-[0-9]{1,6}\.sqlite3")
 
 
+class OtherVersionError(RegistryError):
+    """Another Flicker wrote the manifest, in a form that this one does not know."""
+
+
 @dataclass(frozen=True)
 class StoredPartition:
     """A recovery partition in the store.
@@ -137,7 +141,8 @@ def parse_manifest(data: bytes, location: object) -> Manifest:
         location: For messages.
 
     Raises:
-        RegistryError: It is damaged, or of another version.
+        OtherVersionError: It is of another version.
+        RegistryError: It is damaged.
     """
     try:
         document = json.loads(data)
@@ -167,7 +172,7 @@ def parse_manifest(data: bytes, location: object) -> Manifest:
         f"the registry {location} is of version {version!r}, and this Flicker reads version "
         f"{VERSION}. Run the Flicker that wrote it, or a newer one"
     )
-    raise RegistryError(message)
+    raise OtherVersionError(message)
 
 
 def _parse_newest(document: dict[str, Any]) -> Generation | None:

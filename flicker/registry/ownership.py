@@ -15,7 +15,13 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from flicker.errors import RegistryError
-from flicker.registry.manifest import Lease, Manifest, dump_manifest, parse_manifest
+from flicker.registry.manifest import (
+    Lease,
+    Manifest,
+    OtherVersionError,
+    dump_manifest,
+    parse_manifest,
+)
 from flicker.registry.store import (
     ConflictError,
     StoreAwayError,
@@ -140,8 +146,11 @@ class Ownership:
             exit_if_asked()
             try:
                 holder = patiently(self._take)
-            except StoreAwayError as error:
-                if not waits:
+            except RegistryError as error:
+                # Whoever has waited may go on: credentials come back, and a
+                # holder writes anew what was damaged.
+                is_store = isinstance(error, (StoreAwayError, StoreError))
+                if not waits or not (is_store or self._is_held_still()):
                     raise
                 self._say("cannot look whether the registry is free; looking again", str(error))
                 holder = None
@@ -210,6 +219,9 @@ class Ownership:
         message = f"the registry {self._location} changes all the time. Start again"
         raise StoreAwayError(message)
 
+    def _is_held_still(self) -> bool:
+        return self._seen is not None and self._store.now < self._seen.expires_at
+
     def _missing_under(self, lease: Lease) -> Lease:
         """Wait for the holder of a registry that was deleted to write it anew.
 
@@ -217,7 +229,7 @@ class Ownership:
             RegistryError: It did not. Whoever starts next starts afresh; to do
                 so here would be to lose what the holder owes, in silence.
         """
-        if self._store.now < lease.expires_at:
+        if self._is_held_still():
             return lease
         message = (
             f"the registry {self._location} was deleted while {lease.instance} held it. Restore "
@@ -388,6 +400,9 @@ class Ownership:
             return
         try:
             manifest = parse_manifest(found.data, self._location)
+        except OtherVersionError:
+            # No damage: a newer Flicker has taken over.
+            manifest = Manifest()
         except RegistryError:
             manifest = Manifest(lease=Lease(self._instance, 0.0))
         lease = manifest.lease

@@ -253,7 +253,11 @@ class S3Store:
                 if _code_of(error) in _MISSING:
                     return None
                 raise
-            _etag_of(answer)
+            try:
+                _etag_of(answer)
+            except ResponseParserError:
+                answer["Body"].close()
+                raise
             return answer["Body"]
 
         opened = self._call("s3:GetObject", open_body)

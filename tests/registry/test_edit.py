@@ -18,6 +18,8 @@ from flicker.pagination import Place
 from flicker.position import Position, Scan, dump_position, load_position
 from flicker.registry.edit import forget, import_registry, rewind
 from flicker.registry.local import open_registry
+from flicker.registry.location import S3Location
+from flicker.registry.mirror import note_lineage
 from flicker.registry.partitions import POLL_STEP, SHIP_STEP, edit_states, read_states
 from tests.processes import Home, ids_of, make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
@@ -431,12 +433,18 @@ def _position(path: Path) -> Position:
         (100, None, None, 50, 50),
         (100, None, None, 100, 100),
         (None, None, None, 50, 50),
-        (100, None, Scan(Place("top"), 1), 200, 100),
-        (None, None, Scan(Place("top"), 1), 50, None),
-        (None, 30, Scan(Place("top"), 1), 50, 30),
-        (None, None, Scan(Place("top"), 1, newest_ns=70, rises=True), 50, 50),
-        (None, None, Scan(Place("top"), 1, newest_ns=70, rises=True), 90, 70),
-        (None, None, Scan(Place("top"), 1, newest_ns=70, rises=True, falls=1), 50, None),
+        (100, None, Scan(Place("top"), 1, first_request=False), 200, 100),
+        (None, None, Scan(Place("top"), 1, first_request=False), 50, None),
+        (None, 30, Scan(Place("top"), 1, first_request=False), 50, 30),
+        (None, None, Scan(Place("top"), 1, first_request=False, newest_ns=70, rises=True), 50, 50),
+        (None, None, Scan(Place("top"), 1, first_request=False, newest_ns=70, rises=True), 90, 70),
+        (
+            None,
+            None,
+            Scan(Place("top"), 1, first_request=False, newest_ns=70, rises=True, falls=1),
+            50,
+            None,
+        ),
     ],
 )
 def test_the_instant_is_never_behind_what_is_unread(
@@ -484,6 +492,40 @@ def test_an_unknown_source_or_registry_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match=r"no source 'x'; it has: s$"):
         forget(tmp_path / "r.json", "x", is_forced=True)
     assert pickle.dumps(read_states(tmp_path / "r.json.d")) == before
+
+
+def test_a_scan_that_read_nothing_yet_holds_nothing_back(tmp_path: Path) -> None:
+    """It is as if it had not begun, and an idle poll changes nothing."""
+    _put(tmp_path, Position(DedupWindow("s"), 100))
+    before = read_states(tmp_path / "r.json.d")
+    edit_states(
+        tmp_path / "r.json.d",
+        {
+            (POLL_STEP, "s"): dump_position(
+                Position(DedupWindow("s"), 100, scan=Scan(Place("top"), 1)), "api", None
+            )
+        },
+    )
+    assert read_states(tmp_path / "r.json.d") == before
+    assert _position(tmp_path).scan is None
+
+
+@pytest.mark.parametrize("change", ["rewind", "forget", "import"])
+def test_the_working_copy_of_a_registry_in_s3_is_not_changed(tmp_path: Path, change: str) -> None:
+    """The next start would put the one in S3 in its place, and say nothing."""
+    _put(tmp_path, Position(DedupWindow("s"), 100))
+    directory = tmp_path / "r.json.d"
+    note_lineage(directory, S3Location("bucket", "registry.json"), "000000000001-0123abcd")
+    before = read_states(directory)
+    data = json.dumps({"version": 1, "api_sources": {"s": {"offset": 30}}}).encode()
+    changes = {
+        "rewind": lambda: rewind(directory, "s", 1),
+        "forget": lambda: forget(directory, "s", is_forced=True),
+        "import": lambda: import_registry(directory, data, is_forced=True),
+    }
+    with pytest.raises(RegistryError, match=r"is the working copy of a registry in S3, .*s3://"):
+        changes[change]()
+    assert read_states(directory) == before
 
 
 def test_other_processes_of_a_cluster_keep_tools_out(tmp_path: Path) -> None:

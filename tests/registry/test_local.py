@@ -33,6 +33,19 @@ def test_opens_what_it_created(tmp_path: Path) -> None:
         open_registry(tmp_path / "r.json.d", tmp_path / "r.json")
 
 
+def test_partitions_are_the_owners_alone(tmp_path: Path) -> None:
+    """Also in a directory that was there before, for all to read."""
+    directory = tmp_path / "d"
+    directory.mkdir(mode=0o755)
+    for _ in range(2):
+        with closing(open_registry(directory)) as registry:
+            assert registry.directory == directory
+        part = directory / "part-0.sqlite3"
+        assert part.stat().st_mode & 0o777 == 0o600
+        # As a release before, or a restored backup, left it.
+        part.chmod(0o644)
+
+
 def _run(directory: Path, values: list[Any], *, workers: int = 1) -> None:
     """Have Bytewax write states: the running list of each key's values."""
 

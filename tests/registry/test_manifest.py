@@ -92,6 +92,26 @@ def test_a_generation_knows_its_number_and_time() -> None:
     assert replace(generation, written_at="lately").written_s is None
 
 
+def test_a_manifest_knows_the_generations_that_it_names() -> None:
+    assert FULL.names == {f"{number:012d}-0a1b2c3d" for number in (7, 6, 5)}
+    assert Manifest().names == set()
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("host-ü 1", "host-ü 1"),
+        ("a\x1b[31m\nb\u202e", "a?[31m?b?"),
+        ("x" * 5000, "x" * 200),
+        (7, "7"),
+    ],
+)
+def test_a_holder_is_shown_on_one_short_line(written: object, shown: str) -> None:
+    lease = {"instance": written, "expires_at": "2025-01-01T12:00:00Z"}
+    found = parse_manifest(document(lease=lease), LOCATION)
+    assert found.lease == Lease(shown, 1_735_732_800.0)
+
+
 def partitions(name: str = "part-0.sqlite3", **changes: Any) -> dict[str, Any]:
     return {name: {"key": "k", "size": 1, "sha256": "ab", **changes}}
 
@@ -124,6 +144,9 @@ def partitions(name: str = "part-0.sqlite3", **changes: Any) -> dict[str, Any]:
         document(partitions={"part-0.sqlite3": {"size": 1, "sha256": "ab"}}),
         document(partitions={"part-0.sqlite3": None}),
         document(generation="first"),
+        document(generation=None),
+        document(generation=None, previous=[]),
+        document(generation=None, partitions={}),
         document(generation="-3-x"),
         document(previous=[{"generation": "1-x"}]),
         document(previous=[7]),

@@ -64,7 +64,8 @@ class InProcess:
     def copy(self, to: Path, unless: str | None) -> dict[str, Any]:
         self.copies += 1
         if self.error is not None:
-            raise self.error
+            # A new one: each raise of one and the same adds to its traceback.
+            raise type(self.error)(*self.error.args)
         return copy_partitions(self._directory, to, unless)
 
 
@@ -107,7 +108,9 @@ class Bench:
     def upload(self, *, is_last: bool = False) -> Generation:
         spool = self.directory.parent / "spool"
         answer = copy_partitions(self.directory, spool)
-        return self.uploader.upload(spool, answer["partitions"], answer["sources"], is_last=is_last)
+        return self.uploader.upload(
+            self.directory, spool, answer["partitions"], answer["sources"], is_last=is_last
+        )
 
     def read(self) -> Manifest:
         data = self.moto.read(self.bucket, KEY)
@@ -137,8 +140,21 @@ class Bench:
         generation = Generation("000000000007-0123abcd", "2025-01-01T00:00:00Z", "other", parts)
         return Manifest({}, generation)
 
-    def fetch(self, manifest: Manifest) -> None:
-        fetch(self.store, self.location, manifest, self.directory)
+    def fetch(self, manifest: Manifest) -> bool:
+        return fetch(self.store, self.location, manifest, self.directory)
+
+    @property
+    def lineage(self) -> list[str]:
+        """What the partitions in the state directory are known to continue."""
+        lineage: list[str] = json.loads((self.directory / "generation.json").read_bytes())
+        return lineage
+
+    def take_over(self) -> Manifest:
+        """Have another instance go on from what there is."""
+        found = self.read()
+        taken = replace(found, lease=Lease("second", self.store.now + 30.0))
+        self.moto.put(self.bucket, KEY, dump_manifest(taken))
+        return self.read()
 
     @property
     def files(self) -> set[str]:
@@ -180,15 +196,17 @@ def is_part(record: RelayRecord) -> bool:
 
 
 def test_fetches_a_generation_whole(bench: Bench) -> None:
-    bench.fetch(bench.put_generation(a=b"first" * 500_000, b=b""))
+    assert bench.fetch(bench.put_generation(a=b"first" * 500_000, b=b""))
+    assert bench.lineage == [str(bench.location), "000000000007-0123abcd"]
     assert bench.files == {"generation.json", "part-0.sqlite3", "part-1.sqlite3"}
     assert (bench.directory / "part-0.sqlite3").read_bytes() == b"first" * 500_000
     assert (bench.directory / "part-1.sqlite3").read_bytes() == b""
 
 
 def test_where_there_is_no_generation_nothing_is_fetched(bench: Bench) -> None:
-    bench.fetch(Manifest({"okta": {}}))
+    assert not bench.fetch(Manifest({"okta": {}}))
     assert bench.files == {"generation.json"}
+    assert bench.lineage == [str(bench.location)]
     assert bench.relay.records == []
 
 
@@ -241,18 +259,33 @@ def test_a_store_that_is_away_for_a_moment_is_asked_again(bench: Bench) -> None:
     assert (bench.directory / PART).stat().st_size == 400_000
     bench.relay.away()
     other = replace(manifest, generation=bench.put_generation(a=b"b").generation)
-    note_lineage(bench.directory, bench.location, None)
+    note_lineage(bench.directory, bench.location)
     with pytest.raises(StoreAwayError):
         bench.fetch(other)
 
 
-def test_what_continues_the_generation_is_kept(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    "others",
+    [
+        ((), ()),
+        (("000000000006-0123abcd",), ()),
+        ((), ("000000000008-0123abcd",)),
+    ],
+)
+def test_what_continues_the_generation_is_kept(
+    bench: Bench, others: tuple[tuple[str, ...], tuple[str, ...]]
+) -> None:
+    """Also where nobody knows whether it was that one or the one before or after it."""
     manifest = bench.put_generation(a=b"aaaa")
     bench.fetch(manifest)
+    before_name, after_name = others
+    note_lineage(
+        bench.directory, bench.location, *before_name, "000000000007-0123abcd", *after_name
+    )
     (bench.directory / PART).write_bytes(b"went on since")
     (bench.directory / "acks" / "okta.acks").write_bytes(b"journal")
     before = len(bench.relay.records)
-    bench.fetch(manifest)
+    assert not bench.fetch(manifest)
     assert len(bench.relay.records) == before
     assert (bench.directory / PART).read_bytes() == b"went on since"
     assert (bench.directory / "acks" / "okta.acks").read_bytes() == b"journal"
@@ -262,14 +295,12 @@ def test_what_continues_the_generation_is_kept(bench: Bench) -> None:
     "spoil",
     [
         lambda bench: note_lineage(
-            bench.directory, S3Location("elsewhere", KEY), bench.put_generation(a=b"").generation
+            bench.directory, S3Location("elsewhere", KEY), "000000000007-0123abcd"
         ),
         lambda bench: note_lineage(
-            bench.directory,
-            bench.location,
-            Generation("000000000006-0123abcd", "", "", {}),
+            bench.directory, bench.location, "000000000006-0123abcd", "000000000007-ffffffff"
         ),
-        lambda bench: note_lineage(bench.directory, bench.location, None),
+        lambda bench: note_lineage(bench.directory, bench.location),
         lambda bench: (bench.directory / PART).unlink(),
     ],
 )
@@ -346,6 +377,46 @@ def test_the_last_upload_gives_the_lease_up(bench: Bench) -> None:
     generation = bench.upload(is_last=True)
     assert bench.read().generation == generation
     assert bench.read().lease is None
+
+
+def test_the_directory_knows_what_it_continues_at_every_step(bench: Bench) -> None:
+    bench.start()
+    assert bench.lineage == [str(bench.location)]
+    names: list[str] = []
+    seen: list[list[str]] = []
+
+    def before(record: RelayRecord) -> Action:
+        if is_manifest(record):
+            seen.append(bench.lineage[1:])
+        return PASS
+
+    bench.relay.before = before
+    for number in (1, 2):
+        bench.change(number)
+        names.append(bench.upload().name)
+        assert bench.lineage == [str(bench.location), names[-1]]
+    assert seen == [names[:1], names]
+
+
+@pytest.mark.parametrize("hook", ["before", "after"])
+def test_after_a_crash_at_the_manifest_the_directory_is_used_as_it_is(
+    bench: Bench, hook: str
+) -> None:
+    """Whether the write was made or not: nothing that was shipped since is shipped again."""
+    bench.start()
+    first = bench.upload()
+    bench.change(1)
+    setattr(bench.relay, hook, lambda record: DROP if is_manifest(record) else PASS)
+    with pytest.raises(StoreAwayError):
+        bench.upload()
+    setattr(bench.relay, hook, lambda _: PASS)
+    manifest = bench.read()
+    assert (manifest.generation == first) == (hook == "before")
+    before = (bench.directory / PART).read_bytes()
+    records = len(bench.relay.records)
+    assert not bench.fetch(manifest)
+    assert len(bench.relay.records) == records
+    assert (bench.directory / PART).read_bytes() == before
 
 
 def test_a_later_instance_counts_on(bench: Bench) -> None:
@@ -433,7 +504,7 @@ def test_a_manifest_copied_from_elsewhere_costs_that_registry_nothing(bench: Ben
     bench.moto.put(bench.bucket, theirs, b"aaaa")
     bench.moto.put(bench.bucket, KEY, dump_manifest(Manifest({}, generation)))
     bench.ownership.acquire(is_standby=False)
-    note_lineage(bench.directory, bench.location, None)
+    note_lineage(bench.directory, bench.location)
     _create_partitions(bench.directory, {})
     for _ in range(6):
         bench.upload()
@@ -450,9 +521,19 @@ def test_strays_are_deleted_and_nothing_else(bench: Bench) -> None:
     assert bench.objects == {*FOREIGN, f"{PREFIX}{kept.name}/{PART}"}
 
 
+def test_while_no_generation_counts_nothing_is_deleted(bench: Bench) -> None:
+    """`registry.json` was deleted: what lies beside it may be all that is left of it."""
+    bench.start()
+    bench.moto.put(bench.bucket, STRAY, b"")
+    bench.uploader.delete_strays()
+    assert bench.objects == {STRAY}
+    assert not [record for record in bench.relay.records if "list-type" in record.query]
+
+
 def test_whoever_lost_the_registry_deletes_no_strays(bench: Bench) -> None:
     """It slept; what it finds is what the next holder has just uploaded."""
     bench.start()
+    bench.upload()
     lease = Lease("second", bench.store.now + 30.0)
     newest = replace(bench.put_generation(a=b"aaaa"), lease=lease)
 
@@ -463,7 +544,8 @@ def test_whoever_lost_the_registry_deletes_no_strays(bench: Bench) -> None:
 
     bench.relay.before = before
     bench.uploader.delete_strays()
-    assert bench.named == bench.objects != set()
+    assert bench.named
+    assert bench.named < bench.objects
     assert not bench.ownership.may_ship()
 
 
@@ -484,15 +566,15 @@ def test_uploads_only_what_has_changed(bench: Bench) -> None:
     assert bench.mirror.uploads == 2
     assert not bench.mirror.is_behind
     assert bench.read().lease is None
-    lineage = json.loads((bench.directory / "generation.json").read_bytes())
     generation = bench.read().generation
     assert generation is not None
-    assert lineage == [str(bench.location), generation.name]
+    assert bench.lineage == [str(bench.location), generation.name]
     assert not list(bench.directory.glob("copy-*"))
 
 
 def test_deletes_strays_at_the_start(bench: Bench) -> None:
     bench.start()
+    bench.upload()
     bench.moto.put(bench.bucket, STRAY, b"")
     bench.mirror.start()
     assert wait_until(lambda: bench.mirror.uploads == 1)
@@ -533,6 +615,27 @@ def test_a_copy_that_cannot_be_made_is_a_failure(
     bench.mirror.start()
     assert wait_until(lambda: bench.mirror.failures >= 2)
     assert caplog.text.count("cannot upload the registry") == 1
+    bench.reader.error = None
+    assert wait_until(lambda: bench.mirror.uploads == 1)
+    bench.mirror.stop()
+    assert not bench.mirror.is_behind
+
+
+def test_a_fault_of_our_own_does_not_end_the_uploads(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.start()
+    bench.reader.error = ZeroDivisionError("an event")
+    bench.mirror.start()
+    assert wait_until(lambda: bench.mirror.failures >= 2)
+    assert bench.mirror.is_behind
+    told = [record for record in caplog.records if "cannot upload" in record.message]
+    assert len(told) == 1
+    reason = str(getattr(told[0], "reason", ""))
+    assert reason.startswith("ZeroDivisionError ")
+    # Where it happened, and not what it says.
+    assert "copy:" in reason
+    assert "an event" not in reason
     bench.reader.error = None
     assert wait_until(lambda: bench.mirror.uploads == 1)
     bench.mirror.stop()
@@ -589,16 +692,64 @@ def test_without_a_store_the_last_upload_is_behind(
     assert bench.read().lease is not None
 
 
-def test_whoever_lost_the_registry_uploads_nothing_into_it(
-    monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
-    monkeypatch.setattr(mirror_module, "LAST_TRIES", 1)
+def test_whoever_lost_the_registry_uploads_nothing_into_it(bench: Bench) -> None:
     bench.start()
     theirs = dump_manifest(Manifest({}, lease=Lease("second", bench.store.now + 30.0)))
     bench.moto.put(bench.bucket, KEY, theirs)
     bench.mirror.stop()
     assert bench.mirror.is_behind
     assert bench.moto.read(bench.bucket, KEY) == theirs
+    # It is lost for good: once was enough.
+    assert bench.reader.copies == 1
+
+
+def test_what_another_one_goes_on_from_was_uploaded(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer to the release got lost, and a standby was there before the next try."""
+    bench.start()
+    for number in range(5):
+        bench.change(number)
+        bench.upload()
+    bench.change(9)
+    taken: list[Manifest] = []
+
+    def after(record: RelayRecord) -> Action:
+        if is_manifest(record) and not taken:
+            taken.append(bench.take_over())
+            return DROP
+        return PASS
+
+    bench.relay.after = after
+    with caplog.at_level("INFO"):
+        bench.mirror.stop()
+    assert not bench.mirror.is_behind
+    assert "gave the registry up" in caplog.text
+    assert bench.reader.copies == 2
+    assert bench.read() == taken[0]
+    assert taken[0].api_sources["okta"]["cursor"] == "c9"
+    # All of it is that one's now.
+    assert bench.named < bench.objects
+    assert taken[0].generation is not None
+    assert bench.lineage == [str(bench.location), taken[0].generation.name]
+
+
+def test_what_another_one_does_not_go_on_from_was_not_uploaded(bench: Bench) -> None:
+    bench.start()
+    bench.upload()
+    taken: list[Manifest] = []
+
+    def before(record: RelayRecord) -> Action:
+        if is_manifest(record) and not taken:
+            taken.append(bench.take_over())
+        return PASS
+
+    bench.relay.before = before
+    bench.change(1)
+    bench.mirror.stop()
+    assert taken
+    assert bench.mirror.is_behind
+    assert bench.named <= bench.objects
 
 
 def test_a_registry_without_delete_or_list_is_held_and_uploaded(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from flicker import signals
 from flicker.errors import RegistryError
 from flicker.registry import ownership as ownership_module
 from flicker.registry import store as store_module
@@ -43,8 +44,10 @@ class Bucket:
         self.location = S3Location(bucket, KEY)
         self._made: list[Ownership] = []
 
-    def instance(self, name: str, lease_s: float = LEASE_S) -> Ownership:
-        made = Ownership(self.store, self.location, name, lease_s)
+    def instance(
+        self, name: str, lease_s: float = LEASE_S, *, can_stand_by: bool = True
+    ) -> Ownership:
+        made = Ownership(self.store, self.location, name, lease_s, can_stand_by=can_stand_by)
         self._made.append(made)
         return made
 
@@ -143,12 +146,6 @@ def test_takes_what_nobody_has_used(bucket: Bucket) -> None:
     assert bucket.server.keys(bucket.name) == [KEY]
 
 
-def test_takes_an_empty_object(bucket: Bucket) -> None:
-    bucket.server.put(bucket.name, KEY, b"\n")
-    assert bucket.instance("first").acquire(is_standby=False).api_sources == {}
-    assert bucket.holder == "first"
-
-
 def test_takes_what_the_rust_flicker_wrote(bucket: Bucket) -> None:
     data = json.dumps({"version": 1, "api_sources": SOURCES}).encode()
     bucket.server.put(bucket.name, KEY, data)
@@ -157,11 +154,13 @@ def test_takes_what_the_rust_flicker_wrote(bucket: Bucket) -> None:
     assert bucket.read().api_sources == SOURCES
 
 
-def test_a_damaged_registry_is_not_taken(bucket: Bucket) -> None:
-    bucket.server.put(bucket.name, KEY, b"{}")
+@pytest.mark.parametrize("data", [b"{}", b"", b"\n"])
+def test_a_damaged_registry_is_not_taken(bucket: Bucket, data: bytes) -> None:
+    """An empty one neither: to start afresh over it would be to ship everything again."""
+    bucket.server.put(bucket.name, KEY, data)
     with pytest.raises(RegistryError, match="is damaged"):
         bucket.instance("first").acquire(is_standby=True)
-    assert bucket.server.read(bucket.name, KEY) == b"{}"
+    assert bucket.server.read(bucket.name, KEY) == data
 
 
 def test_without_a_bucket_none_is_made(
@@ -189,6 +188,14 @@ def test_what_is_held_is_refused_with_its_holder_and_the_end(bucket: Bucket) -> 
     assert "\n" not in text
     assert not second.may_ship()
     assert bucket.server.read(bucket.name, KEY) == before
+
+
+def test_whoever_cannot_stand_by_is_not_advised_to(bucket: Bucket) -> None:
+    bucket.instance("first").acquire(is_standby=False)
+    second = bucket.instance("second", can_stand_by=False)
+    with pytest.raises(RegistryError, match=r"or wait until then if it is gone$") as caught:
+        second.acquire(is_standby=False)
+    assert "--standby" not in str(caught.value)
 
 
 def test_takes_what_was_released(bucket: Bucket) -> None:
@@ -268,6 +275,84 @@ def test_a_standby_does_not_mind_a_store_that_is_away(
     first.release()
     standby.join(LIMIT_S)
     assert behind.holder == "second"
+
+
+def test_a_standby_waits_for_the_holder_of_a_deleted_registry(
+    monkeypatch: pytest.MonkeyPatch, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has what the registry said; whoever started afresh would ship all of it again."""
+    monkeypatch.setattr(ownership_module, "STANDBY_S", 0.02)
+    first = bucket.instance("first")
+    first.acquire(is_standby=False)
+    second = bucket.instance("second")
+    rounds: list[int] = []
+    monkeypatch.setattr(ownership_module, "exit_if_asked", lambda: rounds.append(1))
+    standby = threading.Thread(target=second.acquire, kwargs={"is_standby": True}, daemon=True)
+    with caplog.at_level("INFO"):
+        standby.start()
+        assert wait_until(lambda: "standing by" in caplog.text)
+    bucket.server.delete(bucket.name, KEY)
+    before = len(rounds)
+    assert wait_until(lambda: len(rounds) > before + 3)
+    assert bucket.server.read(bucket.name, KEY) is None
+    first.publish(Manifest(SOURCES))
+    assert bucket.holder == "first"
+    first.release()
+    standby.join(LIMIT_S)
+    assert bucket.holder == "second"
+    assert second.manifest.api_sources == SOURCES
+
+
+def test_a_registry_that_is_deleted_under_a_dead_holder_is_no_fresh_start(
+    monkeypatch: pytest.MonkeyPatch, bucket: Bucket
+) -> None:
+    monkeypatch.setattr(ownership_module, "STANDBY_S", 0.02)
+    ends_at = bucket.store.now + 2.0
+    bucket.write(Manifest(SOURCES, lease=Lease("gone", ends_at)))
+    rounds: list[int] = []
+
+    def count() -> None:
+        rounds.append(1)
+        if len(rounds) == 2:
+            bucket.server.delete(bucket.name, KEY)
+
+    monkeypatch.setattr(ownership_module, "exit_if_asked", count)
+    with pytest.raises(RegistryError) as caught:
+        bucket.instance("second").acquire(is_standby=True)
+    assert f"{bucket.location} was deleted while gone held it. Restore" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    # Until then the holder might have written it anew.
+    assert bucket.store.now >= ends_at
+    assert len(rounds) > 2
+    assert bucket.server.keys(bucket.name) == []
+
+
+def test_a_wish_to_stop_that_got_lost_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ownership_module, "STANDBY_S", 0.02)
+    first = bucket.instance("first")
+    first.acquire(is_standby=False)
+    left: list[SystemExit] = []
+
+    def stand_by() -> None:
+        try:
+            bucket.instance("second").acquire(is_standby=True)
+        except SystemExit as error:
+            left.append(error)
+
+    standby = threading.Thread(target=stand_by, daemon=True)
+    with caplog.at_level("INFO"):
+        standby.start()
+        assert wait_until(lambda: "standing by" in caplog.text)
+    monkeypatch.setattr(signals, "_asked", [15])
+    standby.join(LIMIT_S)
+    assert [error.code for error in left] == [0]
+    first.release()
+    with pytest.raises(SystemExit) as caught:
+        bucket.instance("third").acquire(is_standby=False)
+    assert caught.value.code == 0
+    assert bucket.holder is None
 
 
 def test_of_several_that_start_at_once_one_wins(bucket: Bucket) -> None:
@@ -421,12 +506,54 @@ def test_whoever_was_replaced_leaves(bucket: Bucket) -> None:
     assert bucket.holder == "second"
 
 
-@pytest.mark.parametrize("data", [b"{}", b"", b'{"version": 1, "api_sources": {}}'])
-def test_whoever_finds_something_else_leaves(bucket: Bucket, data: bytes) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        b'{"version": 1, "api_sou',
+        dump_manifest(Manifest({"edited": {}}, lease=Lease("first", 1_735_732_800.0))),
+    ],
+)
+def test_what_is_spoilt_under_us_is_written_anew(
+    bucket: Bucket, caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    """No other instance wrote that: it would have put its name to it."""
     first = bucket.instance("first")
     first.acquire(is_standby=False)
+    first._on_lost = pytest.fail
     bucket.server.put(bucket.name, KEY, data)
-    with pytest.raises(LeaseLostError, match="taken over by somebody else"):
+    first.publish(Manifest(SOURCES))
+    assert bucket.read().api_sources == SOURCES
+    assert bucket.holder == "first"
+    assert caplog.text.count("was edited or damaged while this instance holds it") == 1
+    first.publish(Manifest({"next": {}}))
+    assert bucket.read().api_sources == {"next": {}}
+    assert caplog.text.count("was edited or damaged") == 1
+    assert first.may_ship()
+
+
+@pytest.mark.parametrize("lease", [None, Lease("second", 1_735_732_800.0)])
+def test_whoever_finds_something_else_leaves(bucket: Bucket, lease: Lease | None) -> None:
+    first = bucket.instance("first")
+    first.acquire(is_standby=False)
+    theirs = Manifest(SOURCES, lease=lease)
+    bucket.write(theirs)
+    holder = "somebody else" if lease is None else "second"
+    with pytest.raises(LeaseLostError, match=f"taken over by {holder}") as caught:
+        first.publish(Manifest())
+    assert caught.value.found == theirs
+    assert bucket.read() == theirs
+    assert not first.may_ship()
+
+
+def test_what_a_newer_flicker_wrote_is_not_written_over(bucket: Bucket) -> None:
+    """That is no damage: it took over while this one slept."""
+    first = bucket.instance("first")
+    first.acquire(is_standby=False)
+    data = b'{"version": 2, "api_sources": {}}'
+    bucket.server.put(bucket.name, KEY, data)
+    with pytest.raises(LeaseLostError, match="was taken over by somebody else"):
         first.publish(Manifest())
     assert bucket.server.read(bucket.name, KEY) == data
 
@@ -493,6 +620,52 @@ def test_an_outage_is_told_once_and_its_end_too(
     assert caplog.text.count("cannot renew the lease") == 1
     assert len(relay.records) > before
     assert wait_until(first.may_ship)
+
+
+def test_a_fault_in_a_renewal_stops_neither_shipping_nor_renewals(
+    monkeypatch: pytest.MonkeyPatch, bucket: Bucket, caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    """A fault of ours, or of a library's, is no other instance."""
+    first = bucket.instance("first", SHORT_S)
+    first.acquire(is_standby=False)
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise ZeroDivisionError("a secret")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bucket.store, "put", fail)
+        # Without a note of the failures, the lease would be over for us.
+        clock.sleep(SHORT_S)
+        assert not first.may_ship()
+        first.start(pytest.fail)
+        assert wait_until(lambda: first.failures >= 3)
+        assert wait_until(first.may_ship)
+        told = [record for record in caplog.records if "cannot renew" in record.message]
+        assert [getattr(record, "reason", None) for record in told] == ["ZeroDivisionError"]
+    failures = first.failures
+    assert wait_until(lambda: first._missed_at is None)
+    assert first.failures <= failures + 1
+    assert wait_until(first.may_ship)
+    assert "a secret" not in caplog.text
+
+
+def test_failed_renewals_are_counted(behind: Bucket, relay: S3Relay) -> None:
+    first = behind.instance("first")
+    first.acquire(is_standby=False)
+    first.publish(Manifest())
+    assert first.failures == 0
+    relay.before = lambda _: Answer(403, error_xml("AccessDenied", "no"))
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            first.publish(Manifest())
+    assert first.failures == 2
+    relay.before = lambda _: PASS
+    first.publish(Manifest())
+    # To have lost the registry is no failure that passes.
+    behind.write(Manifest(lease=Lease("second", behind.store.now + LEASE_S)))
+    with pytest.raises(LeaseLostError):
+        first.publish(Manifest())
+    assert first.failures == 2
 
 
 def test_a_permission_that_is_taken_away_stops_no_shipping(

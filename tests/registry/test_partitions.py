@@ -220,6 +220,49 @@ def test_a_partition_under_another_name_is_checked_too(tmp_path: Path) -> None:
         check_partitions(directory)
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM parts",
+        "UPDATE parts SET part_count = 2",
+        "UPDATE parts SET part_index = 1, part_count = 2",
+        "INSERT INTO parts (part_index, part_count) VALUES (1, 2)",
+    ],
+)
+def test_a_table_of_partitions_that_does_not_fit_is_refused(tmp_path: Path, statement: str) -> None:
+    """Bytewax would panic over it, or go on without what the others had."""
+    directory = _make(tmp_path / "d")
+    _run(directory, [("a", 1)])
+    _write(directory, (statement,))
+    with pytest.raises(RegistryError, match="it has other partitions than it says") as caught:
+        check_partitions(directory)
+    assert f"{directory} is damaged" in str(caught.value)
+    assert "Restore it from a backup" in str(caught.value)
+
+
+@pytest.mark.parametrize("lost", ["part-0.sqlite3", "part-1.sqlite3", "part-2.sqlite3"])
+def test_a_partition_that_is_missing_is_noticed(tmp_path: Path, lost: str) -> None:
+    directory = tmp_path / "d"
+    directory.mkdir()
+    init_db_dir(directory, 3)
+    _run(directory, [("a", 1)], 2)
+    check_partitions(directory)
+    (directory / lost).unlink()
+    with pytest.raises(RegistryError, match="it has other partitions than it says"):
+        check_partitions(directory)
+
+
+def test_states_that_no_execution_wrote_are_damage(tmp_path: Path) -> None:
+    """Bytewax would begin at its first epoch, and start every source afresh."""
+    directory = _make(tmp_path / "d")
+    _run(directory, [("a", 1)])
+    _write(directory, ("DELETE FROM exs",))
+    with pytest.raises(RegistryError, match="it has states without an execution"):
+        check_partitions(directory)
+    _write(directory, ("DELETE FROM snaps",))
+    check_partitions(directory)
+
+
 @pytest.mark.parametrize("table", ["snaps", "sqlite_autoindex_snaps_1", "commits"])
 def test_a_damaged_page_is_found(tmp_path: Path, table: str) -> None:
     """Also one that the check of the rows does not come by."""

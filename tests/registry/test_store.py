@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import threading
 import time
 from contextlib import ExitStack, closing
+from datetime import datetime, timezone
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -29,7 +31,7 @@ from tests.registry.opening import KEY, PREFIX, open_store
 from tests.servers.relay import DROP, HANG, PASS, Action, Answer, RelayRecord, S3Relay, error_xml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from flicker.errors import RegistryError
@@ -40,6 +42,7 @@ pytest_plugins = ("tests.servers.s3",)
 SECRET = "flicker/test+secret"
 PASSWORD = "pass-of-the-endpoint"
 PROBE = f"{PREFIX}probe-0123456789abcdef"
+NOT_S3 = "does not answer as S3 does (status 404). Check AWS_ENDPOINT_URL"
 STEPS: dict[str, Callable[[S3Store], object]] = {
     "s3:GetObject": lambda store: store.get(KEY),
     "s3:PutObject": lambda store: store.put(KEY, b"x", if_absent=True),
@@ -330,6 +333,150 @@ def test_says_that_a_role_may_not_be_assumed(
     )
 
 
+def without_keys(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in env.items() if "_KEY" not in name}
+
+
+class Program:
+    """A program that credentials come from."""
+
+    def __init__(self, path: Path, env: Mapping[str, str]) -> None:
+        self.path = path / "get-credentials"
+        config = path / "config"
+        config.write_text(f"[default]\ncredential_process = {self.path} {SECRET}\n")
+        self.env = {**without_keys(env), "AWS_CONFIG_FILE": str(config)}
+
+    def prints(self, text: str) -> None:
+        self.path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+        self.path.chmod(0o700)
+
+    def gives(self, **facts: object) -> None:
+        keys = {"AccessKeyId": "AKIAPROGRAM", "SecretAccessKey": SECRET, "SessionToken": SECRET}
+        self.prints(json.dumps({"Version": 1, **keys, **facts}))
+
+
+@pytest.fixture
+def program(tmp_path: Path, moto: MotoServer) -> Program:
+    return Program(tmp_path, moto.env)
+
+
+def soon(seconds: float) -> str:
+    return datetime.fromtimestamp(time.time() + seconds, timezone.utc).isoformat()
+
+
+OUTPUTS = [
+    (SECRET, "JSONDecodeError"),
+    ("", "JSONDecodeError"),
+    (f'["{SECRET}"]', "AttributeError"),
+    ('{"Version": 1}', "CredentialRetrievalError"),
+]
+
+
+@pytest.mark.parametrize(("output", "kind"), OUTPUTS)
+def test_says_that_a_program_gave_no_credentials(
+    monkeypatch: pytest.MonkeyPatch, program: Program, output: str, kind: str
+) -> None:
+    program.prints(output)
+    said(
+        StoreError,
+        lambda: open_store(monkeypatch, program.env, "bucket"),
+        f"the AWS credentials could not be loaded ({kind}). Check the profile",
+    )
+
+
+def test_says_that_a_program_for_credentials_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, program: Program
+) -> None:
+    said(
+        StoreError,
+        lambda: open_store(monkeypatch, program.env, "bucket"),
+        f"could not be loaded (FileNotFoundError: {program.path}). Check the profile",
+    )
+
+
+@pytest.mark.parametrize("action", STEPS)
+def test_credentials_that_cannot_be_renewed_are_told_of_and_recover(
+    monkeypatch: pytest.MonkeyPatch, moto: MotoServer, program: Program, action: str
+) -> None:
+    """Days after the start, on whatever thread it happens."""
+    # So near to their end they are renewed at every request.
+    program.gives(Expiration=soon(60.0))
+    store = open_store(monkeypatch, program.env, moto.new_bucket())
+    STEPS[action](store)
+    store.delete(KEY)
+    for output, kind in OUTPUTS:
+        program.prints(output)
+        said(StoreError, lambda: STEPS[action](store), f"could not be loaded ({kind}). Check the")
+    program.gives(Expiration=soon(-60.0))
+    said(StoreError, lambda: STEPS[action](store), "could not be loaded (RuntimeError)")
+    program.gives(Expiration="soon")
+    said(StoreError, lambda: STEPS[action](store), "could not be loaded (ParserError)")
+    program.path.unlink()
+    said(StoreError, lambda: STEPS[action](store), f"(FileNotFoundError: {program.path})")
+    program.gives(Expiration=soon(3600.0))
+    STEPS[action](store)
+
+
+def role_env(moto: MotoServer, token: Path, sts: str) -> dict[str, str]:
+    return {
+        **without_keys(moto.env),
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(token),
+        "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/flicker",
+        "AWS_ENDPOINT_URL_STS": sts,
+    }
+
+
+def test_says_that_the_token_of_a_role_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, moto: MotoServer, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    store = open_store(monkeypatch, role_env(moto, token, moto.endpoint), "bucket")
+    for step in STEPS.values():
+        said(
+            StoreError,
+            lambda step=step: step(store),  # type: ignore[misc]
+            f"could not be loaded (FileNotFoundError: {token}). Check the profile, the role",
+        )
+
+
+def test_says_that_whoever_gives_credentials_is_away(
+    monkeypatch: pytest.MonkeyPatch, moto: MotoServer, relay: S3Relay, tmp_path: Path
+) -> None:
+    """Of the role's server, not of the store's: that one is well."""
+    token = tmp_path / "token"
+    token.write_text(SECRET)
+    store = open_store(monkeypatch, role_env(moto, token, relay.endpoint), moto.new_bucket())
+    relay.before = lambda _: refused(503, "ServiceUnavailable")
+    text = said(
+        StoreAwayError,
+        lambda: store.get(KEY),
+        "could not be loaded now (AssumeRoleWithWebIdentity: ",
+        "status 503). Try again later",
+    )
+    assert moto.endpoint not in text
+    relay.before = lambda _: PASS
+    relay.away()
+    said(
+        StoreAwayError,
+        lambda: store.get(KEY),
+        f"credentials could not be loaded, since {relay.endpoint} cannot be reached (",
+        "Check the network and the role",
+    )
+    relay.back()
+    assert store.get(KEY) is None
+
+
+def test_a_file_that_cannot_be_written_is_no_trouble_of_the_stores(
+    store: S3Store, tmp_path: Path
+) -> None:
+    store.put(KEY, b"1")
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(IsADirectoryError):
+        store.download(KEY, tmp_path / "copy")
+    with pytest.raises(FileNotFoundError):
+        store.put(KEY, tmp_path / "none")
+
+
 def test_says_that_credentials_have_expired(relay: S3Relay, store: S3Store) -> None:
     relay.before = lambda _: refused(400, "ExpiredToken")
     said(StoreError, lambda: store.get(KEY), "have expired (ExpiredToken). Renew them")
@@ -483,9 +630,9 @@ def test_a_page_not_found_is_no_missing_registry(
 ) -> None:
     """Starting from nothing would ship everything again."""
     relay.before = lambda _: Answer(404, body, (("Content-Type", "text/html"),))
-    said(StoreError, lambda: store.get(KEY), "refuses s3:GetObject (404, status 404)")
-    said(StoreError, lambda: store.download(KEY, tmp_path / "copy"), "refuses s3:GetObject")
-    said(StoreError, lambda: store.put(KEY, b"", if_match="e"), "refuses s3:PutObject")
+    said(StoreError, lambda: store.get(KEY), f"{relay.endpoint} {NOT_S3}")
+    said(StoreError, lambda: store.download(KEY, tmp_path / "copy"), f"{relay.endpoint} {NOT_S3}")
+    said(StoreError, lambda: store.put(KEY, b"", if_match="e"), f"{relay.endpoint} {NOT_S3}")
 
 
 def test_a_code_is_said_on_one_line(relay: S3Relay, store: S3Store) -> None:
@@ -616,6 +763,26 @@ def test_path_style_is_stronger_than_the_configuration_file(
     in_host, in_path = relay.records
     assert (in_host.path, in_host.header("Host")) == (f"/{KEY}", f"bucket.s3.test:{port}")
     assert (in_path.path, in_path.header("Host")) == (f"/bucket/{KEY}", f"s3.test:{port}")
+
+
+@pytest.mark.parametrize("text", ["maybe", "2", "true false"])
+def test_a_path_style_that_is_neither_is_refused(
+    monkeypatch: pytest.MonkeyPatch, moto: MotoServer, text: str
+) -> None:
+    env = {**moto.env, "AWS_S3_FORCE_PATH_STYLE": text}
+    with pytest.raises(StoreError) as caught:
+        open_store(monkeypatch, env, "bucket")
+    said_of = f"AWS_S3_FORCE_PATH_STYLE must be true or false, not {text!r}"
+    assert str(caught.value) == said_of
+
+
+@pytest.mark.parametrize("text", ["", "0", "False", " no "])
+def test_no_path_style_is_no_trouble(
+    monkeypatch: pytest.MonkeyPatch, moto: MotoServer, text: str
+) -> None:
+    env = {**moto.env, "AWS_S3_FORCE_PATH_STYLE": text}
+    # An address of numbers has the bucket in the path whatever is said.
+    assert open_store(monkeypatch, env, moto.new_bucket()).get(KEY) is None
 
 
 def _as_here(look_up: Callable[..., object]) -> Callable[..., object]:

@@ -20,6 +20,9 @@ import msgspec
 from flicker.errors import RetryableError
 from flicker.timefmt import parse_timestamp
 
+_NO_MORE = frozenset({b"false", b"null", b"0", b"no", b""})
+"""What a field for further pages holds where there are none."""
+
 IDENTITY_BYTES = 16
 
 HTML_MESSAGE = (
@@ -64,6 +67,7 @@ class Page(NamedTuple):
         cursor: Exact text of the next cursor, None at the end.
         has_cursor_field: Whether `next_cursor_field` exists in the body.
         digest: Equal for pages with the same events in the same order.
+        has_more: What the API says of further pages; None where it does not.
     """
 
     events: list[Event]
@@ -71,6 +75,7 @@ class Page(NamedTuple):
     cursor: str | None
     has_cursor_field: bool
     digest: bytes
+    has_more: bool | None = None
 
 
 class UnreadablePageError(RetryableError):
@@ -392,6 +397,8 @@ class PageDecoder:
         message_field: Path inside an event, or None.
         id_field: Path inside an event, or None.
         next_cursor_field: Path inside the body, or None.
+        cursor_from_last: Path inside the last event, or None.
+        has_more_field: Path inside the body, or None.
     """
 
     def __init__(
@@ -402,9 +409,13 @@ class PageDecoder:
         message_field: str | None = None,
         id_field: str | None = None,
         next_cursor_field: str | None = None,
+        cursor_from_last: str | None = None,
+        has_more_field: str | None = None,
     ) -> None:
         self._results_field = results_field
         self._next_cursor_field = next_cursor_field
+        self._cursor_from_last = cursor_from_last
+        self._has_more_field = has_more_field
         roles = [
             (role, path)
             for role, path in (
@@ -443,12 +454,13 @@ class PageDecoder:
             raise UnreadablePageError(HTML_MESSAGE)
         try:
             entries = self._entries(body)
-            has_cursor_field, cursor = self._cursor(body)
+            has_cursor_field, cursor = self._cursor(body, entries)
+            has_more = self._has_more(body)
         except _UNREADABLE as error:
             raise UnreadablePageError(_describe_unreadable(body, content_type, error)) from None
         events = [self._event(raw) for raw in entries if raw != b"null"]
         digest = blake2b(b"".join([event.identity for event in events]), digest_size=8).digest()
-        return Page(events, len(entries), cursor, has_cursor_field, digest)
+        return Page(events, len(entries), cursor, has_cursor_field, digest, has_more)
 
     def _entries(self, body: bytes) -> list[bytes]:
         found = walk_path(body, self._results_field)
@@ -474,20 +486,35 @@ class PageDecoder:
         where = f'results_field "{self._results_field}"' if self._results_field else "the root"
         return f"has no list at {where} ({shape}). Check results_field against the response"
 
-    def _cursor(self, body: bytes) -> tuple[bool, str | None]:
+    def _has_more(self, body: bytes) -> bool | None:
+        if self._has_more_field is None or body[:1] != b"{":
+            return None
+        token = walk_path(body, self._has_more_field)
+        if token is None:
+            return None
+        return token.strip().strip(b'"').lower() not in _NO_MORE
+
+    def _cursor(self, body: bytes, entries: list[bytes]) -> tuple[bool, str | None]:
+        if self._cursor_from_last is not None:
+            last = entries[-1] if entries else b""
+            token = walk_path(last, self._cursor_from_last) if last[:1] == b"{" else None
+            return True, scalar_text(token and token.strip()) or None
         if self._next_cursor_field is None or body[:1] != b"{":
             return False, None
         token = walk_path(body, self._next_cursor_field)
         if token is None:
             return False, None
         token = token.strip()
-        if token[:1] in (b"{", b"["):
+        parts = _split_list(token) if token[:1] == b"[" else [token]
+        texts = [scalar_text(part.strip()) for part in parts]
+        if token[:1] == b"{" or (token[:1] == b"[" and None in texts):
             message = (
-                f'has a list or an object at next_cursor_field "{self._next_cursor_field}", '
-                "where a cursor is text or a number. Check next_cursor_field against the response"
+                f'has an object or a list of them at "{self._next_cursor_field}", where a cursor '
+                "is text, a number or a list of such. Check next_cursor_field against the response"
             )
             raise UnreadablePageError(message)
-        text = scalar_text(token)
+        # Some vendors hand out several parts, and take them joined by commas.
+        text = ",".join(part for part in texts if part is not None) if texts[:1] != [None] else None
         # Vendors end with null, false, "", blanks or a number 0.
         return True, None if text is None or not text.strip() or token == b"0" else text
 

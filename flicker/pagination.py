@@ -9,10 +9,13 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from flicker.errors import ForeignLinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from flicker.decode import Page
     from flicker.settings import Pagination
+
+NEXT_URL = "\0next_url"
+"""Stands among the Link relations for a URL that came in body or header."""
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -37,7 +40,7 @@ class Place(NamedTuple):
 
 def first_place(pagination: Pagination | None) -> Place:
     """Give the place that a scan from the start begins at."""
-    if pagination is None or pagination.type == "cursor":
+    if pagination is None or pagination.has_tokens or pagination.type == "none":
         return Place("top")
     if pagination.type == "offset":
         return Place("offset", 0)
@@ -53,9 +56,10 @@ def next_place(
         pagination: The source's, or None for a listing of one page.
         place: Where the page was read.
         page: What was read there.
-        links: Targets of the response's Link headers by relation.
+        links: Targets of the response's Link headers by relation; for
+            `next_url`, the URL under NEXT_URL.
     """
-    if pagination is None:
+    if pagination is None or pagination.type == "none":
         return None
     if pagination.type == "offset":
         # By what came, not by page_size: servers cap page sizes silently, and
@@ -63,12 +67,31 @@ def next_place(
         return Place("offset", int(place.value or 0) + page.entries)
     if pagination.type == "page":
         return Place("page", int(place.value or 0) + 1)
+    if pagination.type != "cursor":
+        rel = NEXT_URL if pagination.type == "next_url" else pagination.rel.lower()
+        target = links.get(rel)
+        return Place("url", target) if target else None
     if page.cursor is not None:
         return Place("cursor", page.cursor)
     target = (
         None if page.has_cursor_field else links.get((pagination.next_cursor_field or "").lower())
     )
     return Place("url", target) if target else None
+
+
+def next_url(pagination: Pagination | None, page: Page, headers: Mapping[str, str]) -> str | None:
+    """Give the URL of the next page as the API wrote it, for `next_url`.
+
+    Args:
+        pagination: The source's.
+        page: What was read.
+        headers: Of the response, names in lower case.
+    """
+    if pagination is None or pagination.type != "next_url":
+        return None
+    if pagination.next_url_header is not None:
+        return headers.get(pagination.next_url_header.lower())
+    return page.cursor
 
 
 def page_query(pagination: Pagination | None, place: Place) -> list[tuple[str, str]]:

@@ -172,6 +172,10 @@ def api_fingerprint(source: Source) -> str:
         facts += [pagination.type, pagination.offset_param, pagination.page_param]
         facts += [pagination.cursor_param, pagination.next_cursor_field, pagination.start_page]
         facts += [pagination.page_size] if pagination.type == "page" else []
+        more = [pagination.next_url_field, pagination.next_url_header, pagination.cursor_from_last]
+        more += [pagination.rel] if pagination.type == "link_header" else []
+        facts += more if any(more) else []
+    facts += [source.time_filter_template] if source.time_filter_template else []
     return blake2b(repr(facts).encode(), digest_size=8).hexdigest()
 
 
@@ -321,7 +325,7 @@ def fits(place: Place | None, pagination: Pagination | None) -> bool:
     """Tell whether a place is one of a way of paging."""
     if place is None or pagination is None:
         return place is None
-    return place.kind == pagination.type or (place.kind == "url" and pagination.type == "cursor")
+    return place.kind == pagination.type or (place.kind == "url" and pagination.has_tokens)
 
 
 def check_version(state: Any, source_name: str) -> None:

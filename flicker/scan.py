@@ -127,8 +127,13 @@ class Scanner:
         if scan.place.kind == "url":
             return str(scan.place.value)
         query = [(name, value.reveal()) for name, value in source.params]
-        if scan.since is not None and source.time_filter_param:
-            query.append((source.time_filter_param, scan.since))
+        if (
+            scan.since is not None
+            and source.time_filter_param
+            and not (self._persists and scan.place.is_token)
+        ):
+            template = source.time_filter_template or "{since}"
+            query.append((source.time_filter_param, template.replace("{since}", scan.since)))
         query += page_query(source.pagination, scan.place)
         return add_query(source.endpoint.url, query)
 
@@ -180,6 +185,8 @@ class Scanner:
             return events, False
         is_end, kept = self._judge_end(page, following, now_ns)
         if is_end or following is None:
+            if kept is None and self._persists and place.is_token:
+                kept = place
             self._end(kept)
             return events, True
         scan.place = following
@@ -209,6 +216,8 @@ class Scanner:
         scan = self._scan
         if following is None:
             return True, None
+        if page.has_more is False:
+            return True, following if following.is_token else scan.last_place
         if following.is_token:
             if following == scan.place:
                 return True, following
@@ -291,7 +300,7 @@ class Scanner:
         if (
             not self._source.time_filter_param
             and pagination is not None
-            and pagination.type != "cursor"
+            and pagination.type in {"offset", "page"}
             and self._is_append_only()
         ):
             return NOTHING
@@ -448,7 +457,17 @@ class Scanner:
         del met[:-MET_COUNT]
         return True
 
+    @property
+    def _persists(self) -> bool:
+        """Whether tokens are meant to outlive a scan, and stand for the time filter."""
+        pagination = self._source.pagination
+        return pagination is not None and pagination.persist_cursor is True
+
     def _looks_behind_empty_page(self, following: Place) -> bool:
+        pagination = self._source.pagination
+        if pagination is not None and pagination.stop_on_empty is not None:
+            # Tokens that go in a circle have ended the scan by now.
+            return following.is_token and not pagination.stop_on_empty
         return (
             following.is_token
             and self.position.newest_first
@@ -486,8 +505,13 @@ class Scanner:
         position = self.position
         if scan.newest_ns is not None and self._source.timestamp_field:
             self._move_watermark(scan.newest_ns)
+        pagination = self._source.pagination
         if place is not None and (
-            position.newest_first
+            (
+                not pagination.persist_cursor
+                if pagination is not None and pagination.persist_cursor is not None
+                else position.newest_first
+            )
             if place.is_token
             else self._source.time_filter_param or not self._is_append_only()
         ):

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     import re
     from pathlib import Path
 
-TimeFormat = Literal["rfc3339", "iso8601", "unix"]
-PaginationType = Literal["offset", "cursor", "page"]
+TimeFormat = str
+"""`rfc3339`, `iso8601`, `unix`, `unix_ms`, `date`, or `strftime:` and a pattern."""
+
+PaginationType = Literal["offset", "cursor", "page", "link_header", "next_url", "none"]
 WireFormat = Literal["json", "ndjson"]
 
 
@@ -104,6 +106,16 @@ class Pagination:
     Attributes:
         start_page: Number of the first page, for `page`.
         page_size: Sent in `limit_param`, where one is named.
+        rel: Relation of the Link header that leads on, for `link_header`.
+        next_url_field: Path of the next page's URL in the body, for `next_url`.
+        next_url_header: Name of the header that has it instead.
+        cursor_from_last: Path, inside an event, of what the last one of a page
+            is the next cursor by.
+        has_more_field: Path of what says that there is another page.
+        stop_on_empty: Whether an empty page ends a scan; None judges by the
+            listing's order.
+        persist_cursor: Whether the next poll goes on from the last token; None
+            judges by the listing's order.
     """
 
     type: PaginationType
@@ -114,6 +126,23 @@ class Pagination:
     start_page: int = 1
     cursor_param: str | None = None
     next_cursor_field: str | None = None
+    rel: str = "next"
+    next_url_field: str | None = None
+    next_url_header: str | None = None
+    cursor_from_last: str | None = None
+    has_more_field: str | None = None
+    stop_on_empty: bool | None = None
+    persist_cursor: bool | None = None
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the API says where its next page is."""
+        return self.type in {"cursor", "link_header", "next_url"}
+
+    @property
+    def token_field(self) -> str | None:
+        """Path of the next page's token in the body, if it has one."""
+        return self.next_url_field if self.type == "next_url" else self.next_cursor_field
 
 
 @dataclass(frozen=True)
@@ -149,6 +178,8 @@ class Source:
         params: Static query parameters, added to those of the endpoint's URL.
         start_time: Where a source without a position begins: nanoseconds since
             1970 (UTC) for an instant, a timedelta for so long before now.
+        time_filter_template: What `time_filter_param` is sent, with `{since}` in
+            the place of the instant.
         lookback: Each scan asks from this much before the watermark.
         max_pages: Pages of one poll; the next poll goes on where it ended.
     """
@@ -164,6 +195,7 @@ class Source:
     id_field: str | None = None
     time_filter_param: str | None = None
     time_filter_format: TimeFormat = "rfc3339"
+    time_filter_template: str | None = None
     start_time: int | timedelta | None = None
     lookback: timedelta = timedelta(0)
     pagination: Pagination | None = None

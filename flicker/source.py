@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from flicker.errors import (
 )
 from flicker.items import EventPage, Flush, Mark
 from flicker.log import fault_facts
+from flicker.pagination import NEXT_URL, next_url, resolve_link
 from flicker.position import (
     Position,
     api_fingerprint,
@@ -60,9 +62,10 @@ class _Fetch:
     """One page on its way: asked for and read on a thread of the pool."""
 
     def __init__(
-        self, source: str, client: Client, decoder: PageDecoder, url: str, *, is_mid_scan: bool
+        self, source: Source, client: Client, decoder: PageDecoder, url: str, *, is_mid_scan: bool
     ) -> None:
-        self._source = source
+        self._source = source.name
+        self._pagination = source.pagination
         self._is_mid_scan = is_mid_scan
         self._client = client
         self._decoder = decoder
@@ -84,6 +87,12 @@ class _Fetch:
                 return
             self.page = self._decoder.decode(reply.body, reply.headers.get("content-type", ""))
             self.links = reply.links
+            target = next_url(self._pagination, self.page, reply.headers)
+            if target:
+                # One that leaves the origin is refused when it is followed.
+                self.links = {**reply.links, NEXT_URL: target}
+                with suppress(ForeignLinkError):
+                    self.links[NEXT_URL] = resolve_link(self._url, target)
         except RequestError as error:
             self.error = error
         except Exception as error:  # noqa: BLE001 - and never the worker
@@ -231,7 +240,9 @@ class ApiPartition(SourcePartition):
             timestamp_field=source.timestamp_field,
             message_field=source.message_field,
             id_field=source.id_field,
-            next_cursor_field=pagination.next_cursor_field if pagination else None,
+            next_cursor_field=pagination.token_field if pagination else None,
+            cursor_from_last=pagination.cursor_from_last if pagination else None,
+            has_more_field=pagination.has_more_field if pagination else None,
         )
         self._interval_s = source.poll_interval.total_seconds()
         self._fetch: _Fetch | None = None
@@ -285,7 +296,7 @@ class ApiPartition(SourcePartition):
             self._page_number = 0
             self._scanner.begin(time.time_ns())
         self._fetch = _Fetch(
-            self._name,
+            self._source,
             self._client,
             self._decoder,
             self._scanner.request_url(),

@@ -19,11 +19,28 @@ SECOND_NS = 1_000_000_000
 _MILLISECOND_NS = 1_000_000
 _MICROSECOND_NS = 1_000
 _MINUTE_NS = 60 * SECOND_NS
+_HOUR_NS = 60 * _MINUTE_NS
+_DAY_NS = 24 * _HOUR_NS
 _RESOLUTION_NS: dict[TimeFormat, int] = {
     "rfc3339": _MICROSECOND_NS,
     "iso8601": _MILLISECOND_NS,
     "unix": SECOND_NS,
+    "unix_ms": _MILLISECOND_NS,
+    "date": _DAY_NS,
 }
+
+TIME_FORMATS = tuple(_RESOLUTION_NS)
+STRFTIME = "strftime:"
+_DIRECTIVE = re.compile(r"%(.?)")
+_DIRECTIVES: dict[str, int] = {
+    **dict.fromkeys("f", _MICROSECOND_NS),
+    **dict.fromkeys("Ss", SECOND_NS),
+    **dict.fromkeys("M", _MINUTE_NS),
+    **dict.fromkeys("HI", _HOUR_NS),
+    **dict.fromkeys("dj", _DAY_NS),
+    **dict.fromkeys("YymbBpzZ%", 0),
+}
+"""What a `strftime:` pattern may hold, and how fine an instant it tells."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _EPOCH_DAY = _EPOCH.toordinal()
@@ -178,7 +195,8 @@ def format_timestamp(instant_ns: int, form: TimeFormat) -> str:
         instant_ns: Nanoseconds since 1970, within the years 1 to 9999.
         form: `rfc3339` has a fraction only where there is one, of at most 6
             digits since many servers refuse more; `iso8601` always has
-            milliseconds; `unix` is whole seconds.
+            milliseconds; `unix` is whole seconds, `unix_ms` milliseconds;
+            `date` is the day in UTC; `strftime:` and a pattern is that, in UTC.
 
     Raises:
         OverflowError: The instant is outside the years 1 to 9999.
@@ -188,6 +206,16 @@ def format_timestamp(instant_ns: int, form: TimeFormat) -> str:
     seconds, rest_ns = divmod(instant_ns, SECOND_NS)
     if form == "unix":
         return str(seconds)
+    if form == "unix_ms":
+        return str(instant_ns // _MILLISECOND_NS)
+    if form == "date":
+        return _text_of_second(seconds)[:10]
+    if form.startswith(STRFTIME):
+        when = _EPOCH + timedelta(seconds=seconds, microseconds=rest_ns // _MICROSECOND_NS)
+        pattern = form[len(STRFTIME) :]
+        # What %s gives depends on the zone of the machine.
+        pattern = _DIRECTIVE.sub(lambda m: str(seconds) if m[1] == "s" else m[0], pattern)
+        return when.strftime(pattern)
     return f"{_text_of_second(seconds)}.{rest_ns // _MILLISECOND_NS:03d}Z"
 
 
@@ -220,7 +248,26 @@ def format_instant(seconds: float) -> str:
 
 def floor_to(instant_ns: int, form: TimeFormat) -> int:
     """Return the instant that the text of `format_timestamp` denotes: never a later one."""
-    return instant_ns - instant_ns % _RESOLUTION_NS[form]
+    resolution_ns = _RESOLUTION_NS.get(form)
+    if resolution_ns is None:
+        found = _DIRECTIVE.findall(form)
+        resolution_ns = min(_DIRECTIVES[one] for one in found if _DIRECTIVES[one])
+    return instant_ns - instant_ns % resolution_ns
+
+
+def strftime_problem(pattern: str) -> str | None:
+    """Tell what keeps a pattern from telling an instant, None where nothing does."""
+    found = _DIRECTIVE.findall(pattern)
+    unknown = [one for one in found if one not in _DIRECTIVES]
+    if unknown:
+        known = " ".join(f"%{one}" for one in _DIRECTIVES)
+        return f"has %{unknown[0]}, which is not among {known}"
+    has_day = "j" in found or ("d" in found and set(found) & set("mbB"))
+    if "s" not in found and not (set(found) & set("Yy") and has_day):
+        return "does not tell the day: it needs %Y, %m and %d, or %s"
+    if "I" in found and "p" not in found:
+        return "has %I without %p, and so half of each day: write %H"
+    return None
 
 
 def parse_start_time(text: str) -> int | timedelta:

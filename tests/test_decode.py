@@ -78,13 +78,56 @@ def test_a_cursor_is_exact_text_or_the_end(token: str, cursor: str | None) -> No
     assert (page.cursor, page.has_cursor_field) == (cursor, True)
 
 
-@pytest.mark.parametrize("token", ['["1532951895000","af0b"]', '{"a":1}'])
+@pytest.mark.parametrize(
+    ("token", "cursor"),
+    [
+        ('["1532951895000","af0b"]', "1532951895000,af0b"),
+        ("[30401068764886351]", "30401068764886351"),
+        ("[]", None),
+    ],
+)
+def test_a_cursor_in_parts_is_joined_by_commas(token: str, cursor: str | None) -> None:
+    """T21 as Duo hands it out, and takes it back."""
+    body = f'{{"events":[],"next":{token}}}'.encode()
+    page = decode(body, results_field="events", next_cursor_field="next")
+    assert (page.cursor, page.has_cursor_field) == (cursor, True)
+
+
+@pytest.mark.parametrize("token", ['[["af0b"]]', '{"a":1}', '["a",null]'])
 def test_a_cursor_that_is_no_text_is_said(token: str) -> None:
     """T21 with the key's name, and without the cursor."""
     body = f'{{"events":[],"next":{token}}}'.encode()
-    with pytest.raises(UnreadablePageError, match='next_cursor_field "next"') as caught:
+    with pytest.raises(UnreadablePageError, match='at "next"') as caught:
         decode(body, results_field="events", next_cursor_field="next")
     assert "af0b" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("token", "has_more"),
+    [
+        ("true", True),
+        ("false", False),
+        ("null", False),
+        ("0", False),
+        ('"false"', False),
+        ('""', False),
+        ("1", True),
+        ('"https://a/b"', True),
+    ],
+)
+def test_reads_whether_there_is_more(token: str, has_more: bool) -> None:
+    """T27 whatever a vendor writes for no."""
+    body = f'{{"events":[],"meta":{{"more":{token}}}}}'.encode()
+    page = decode(body, results_field="events", has_more_field="meta.more")
+    assert page.has_more is has_more
+    assert decode(body, results_field="events", has_more_field="more").has_more is None
+
+
+def test_the_last_event_may_hold_the_next_cursor() -> None:
+    body = b'{"events":[{"id":"a"},{"id":30401068764886351}]}'
+    page = decode(body, results_field="events", cursor_from_last="id")
+    assert page.cursor == "30401068764886351"
+    assert decode(b'{"events":[]}', results_field="events", cursor_from_last="id").cursor is None
 
 
 @pytest.mark.parametrize("body", [b'{"events":[]}', b"[]"])

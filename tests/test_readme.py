@@ -35,7 +35,14 @@ SECRET_FILE = "${file:/run/secrets/vendor-password}"
 MODELS = {
     "The file": ["ConfigFile"],
     "`api_sources`": ["SourceEntry"],
-    "`pagination`": ["OffsetPagination", "CursorPagination", "PagePagination"],
+    "`pagination`": [
+        "OffsetPagination",
+        "CursorPagination",
+        "PagePagination",
+        "LinkHeaderPagination",
+        "NextUrlPagination",
+        "NoPagination",
+    ],
     "`destination`": ["DestinationEntry"],
     "`auth`": ["BearerAuth", "BasicAuth", "HeaderAuth"],
     "`basic`": ["BasicEntry"],

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta, timezone
-from typing import get_args
 from urllib.parse import quote
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flicker.settings import TimeFormat
 from flicker.timefmt import (
     SECOND_NS,
+    TIME_FORMATS,
     floor_to,
     format_rfc3339,
     format_timestamp,
     parse_http_date,
     parse_start_time,
     parse_timestamp,
+    strftime_problem,
 )
 
 LAST_NS = 253_402_300_800 * SECOND_NS - 1
@@ -27,7 +27,7 @@ LAST_NS = 253_402_300_800 * SECOND_NS - 1
 LAST_UNIX_S = 10**11 - 1
 
 instants = st.integers(min_value=0, max_value=LAST_NS)
-forms = st.sampled_from(get_args(TimeFormat))
+forms = st.sampled_from((*TIME_FORMATS, "strftime:%Y-%m-%dT%H:%M:%S.%fZ", "strftime:%s"))
 
 
 def ns(text: str, fraction_ns: int = 0) -> int:
@@ -279,7 +279,7 @@ def test_writes_time_filters_floored_to_their_form(
 
 
 @given(instants, forms)
-def test_written_filters_hold_no_plus(instant_ns: int, form: TimeFormat) -> None:
+def test_written_filters_hold_no_plus(instant_ns: int, form: str) -> None:
     """T56 `+00:00` left bare in a query string arrives as a space, so it is never written."""
     text = format_timestamp(instant_ns, form)
     assert quote(text, safe=":") == text
@@ -307,10 +307,13 @@ def test_refuses_to_write_what_no_calendar_holds() -> None:
 @given(instants, forms)
 @example(LAST_NS, "rfc3339")
 @example(LAST_NS, "iso8601")
-def test_parse_undoes_format_down_to_the_floor(instant_ns: int, form: TimeFormat) -> None:
-    if form == "unix":
+def test_parse_undoes_format_down_to_the_floor(instant_ns: int, form: str) -> None:
+    if form in {"unix", "strftime:%s"}:
         # Zero is no timestamp, and beyond the bound seconds read as milliseconds.
         instant_ns = SECOND_NS + instant_ns % (LAST_UNIX_S * SECOND_NS)
+    if form == "unix_ms":
+        # Below 1e11 milliseconds read as seconds.
+        instant_ns = 10**17 + instant_ns % (LAST_UNIX_S * SECOND_NS)
     assert parse_timestamp(format_timestamp(instant_ns, form)) == floor_to(instant_ns, form)
 
 
@@ -334,7 +337,7 @@ def test_agrees_with_the_standard_library(moment: datetime, offset: int, separat
 
 
 @given(st.integers(), forms)
-def test_floor_is_idempotent_and_never_above(instant_ns: int, form: TimeFormat) -> None:
+def test_floor_is_idempotent_and_never_above(instant_ns: int, form: str) -> None:
     floored = floor_to(instant_ns, form)
     assert floored <= instant_ns
     assert floor_to(floored, form) == floored
@@ -446,3 +449,40 @@ def test_complaints_do_not_repeat_the_text() -> None:
     with pytest.raises(ValueError, match="is neither") as caught:
         parse_start_time("ghp_secret")
     assert "ghp_secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("unix_ms", "1735732800123"),
+        ("date", "2025-01-01"),
+        ("strftime:%Y-%m-%dT%H:%M:%SZ", "2025-01-01T12:00:00Z"),
+        ("strftime:%m/%d/%Y", "01/01/2025"),
+        ("strftime:900%Y%m%d%H%M%S" + "0" * 39, "90020250101120000" + "0" * 39),
+        ("strftime:%s", "1735732800"),
+        ("strftime:%Y-%m-%dT%H:%M:%S.%f", "2025-01-01T12:00:00.123456"),
+        ("strftime:100%% %d %b %Y", "100% 01 Jan 2025"),
+    ],
+)
+def test_writes_instants_as_vendors_want_them(form: str, text: str) -> None:
+    """T56 floored, and in UTC wherever the machine is."""
+    assert format_timestamp(1_735_732_800_123_456_789, form) == text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("%Y-%m-%d", None),
+        ("%s", None),
+        ("%Y%j", None),
+        ("%Y-%m", "the day"),
+        ("%H:%M", "the day"),
+        ("", "the day"),
+        ("%Y-%m-%dT%I:%M", "%H"),
+        ("%Y-%m-%dT%Q", "%Q"),
+        ("%Y-%m-%d%", "%"),
+    ],
+)
+def test_a_pattern_has_to_tell_an_instant(pattern: str, words: str | None) -> None:
+    problem = strftime_problem(pattern)
+    assert problem is None if words is None else words in str(problem)

@@ -10,11 +10,12 @@ import ipaddress
 import re
 import unicodedata
 import warnings
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from flicker.timefmt import parse_start_time
+from flicker.timefmt import STRFTIME, TIME_FORMATS, parse_start_time, strftime_problem
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -158,6 +159,24 @@ def _host_problem(parts: SplitResult) -> str | None:
             host.removesuffix(".").encode("idna")
     except ValueError:
         return "has no valid host name: look for an empty part, as in `a..b`"
+    return None
+
+
+def time_format_problem(text: str) -> str | None:
+    """Check how instants are written."""
+    if text in TIME_FORMATS:
+        return None
+    if text.startswith(STRFTIME):
+        return strftime_problem(text[len(STRFTIME) :])
+    near = get_close_matches(text.lower(), TIME_FORMATS, 1)
+    hint = f". Did you mean `{near[0]}`?" if near else ""
+    return f"must be one of {', '.join(TIME_FORMATS)}, or `{STRFTIME}` and a pattern{hint}"
+
+
+def template_problem(text: str) -> str | None:
+    """Check what a time filter is sent."""
+    if "{since}" not in text:
+        return "has no `{since}`, and so does not tell from when on"
     return None
 
 

@@ -27,12 +27,10 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from flicker.config.models import (
+        AnyPagination,
         BasicEntry,
         ConfigFile,
-        CursorPagination,
         DestinationEntry,
-        OffsetPagination,
-        PagePagination,
         SourceEntry,
     )
 
@@ -74,6 +72,7 @@ def _source(entry: SourceEntry, shared: Destination | None) -> Source:
         id_field=entry.id_field,
         time_filter_param=entry.time_filter_param,
         time_filter_format=entry.time_filter_format,
+        time_filter_template=entry.time_filter_template,
         start_time=_optional(entry.start_time, parse_start_time),
         lookback=_span(entry.lookback_ms),
         pagination=None if entry.pagination is None else _pagination(entry.pagination),
@@ -117,7 +116,7 @@ def _endpoint(entry: SourceEntry | DestinationEntry, credentials: Credentials) -
     )
 
 
-def _pagination(entry: OffsetPagination | CursorPagination | PagePagination) -> Pagination:
+def _pagination(entry: AnyPagination) -> Pagination:
     return Pagination(
         type=entry.pagination_type, **entry.model_dump(exclude={"pagination_type", "max_pages"})
     )

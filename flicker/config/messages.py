@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from flicker.config.checks import EMPTY
 from flicker.config.models import (
     OWN_PROBLEM,
+    PAGINATIONS,
     BasicAuth,
     BasicEntry,
     BearerAuth,
     ConfigFile,
-    CursorPagination,
     DestinationEntry,
     Entry,
     HeaderAuth,
-    OffsetPagination,
-    PagePagination,
     RetryEntry,
     SourceEntry,
     TlsEntry,
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 _TOP = ""
 _SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "api_sources": (SourceEntry,),
-    "pagination": (OffsetPagination, CursorPagination, PagePagination),
+    "pagination": PAGINATIONS,
     "destination": (DestinationEntry,),
     "auth": (BearerAuth, BasicAuth, HeaderAuth),
     "basic": (BasicEntry,),

@@ -7,7 +7,7 @@ are turned into is told by `convert`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     SecretStr,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -32,10 +33,13 @@ from flicker.config.checks import (
     password_problem,
     pattern_problem,
     start_time_problem,
+    template_problem,
+    time_format_problem,
     url_problem,
     username_problem,
 )
 from flicker.config.scalars import Expanded, WrittenFloat, WrittenInt
+from flicker.timefmt import STRFTIME, TIME_FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,6 +193,24 @@ class _PaginationEntry(Entry):
     )
 
 
+class _TokenEntry(_PaginationEntry):
+    has_more_field: _Text | None = Field(
+        default=None,
+        description="Dotted path of what says whether there is another page; without it, the"
+        " token alone tells.",
+    )
+    stop_on_empty: _Switch | None = Field(
+        default=None,
+        description="Whether an empty page ends a poll, though it leads on; by default it does,"
+        " but for listings that are newest first.",
+    )
+    persist_cursor: _Switch | None = Field(
+        default=None,
+        description="Whether the next poll goes on from the last token instead of the time"
+        " filter; by default where there is one and the listing is not newest first.",
+    )
+
+
 class OffsetPagination(_PaginationEntry):
     """Pages asked for by the number of events to skip."""
 
@@ -198,15 +220,62 @@ class OffsetPagination(_PaginationEntry):
     )
 
 
-class CursorPagination(_PaginationEntry):
+class CursorPagination(_TokenEntry):
     """Pages asked for by a token that the page before handed out."""
 
     pagination_type: Literal["cursor"] = Field(description="Kind of pagination.")
     cursor_param: _ParamName = Field(description="Query parameter that carries the cursor.")
-    next_cursor_field: _Text = Field(
+    next_cursor_field: _Text | None = Field(
+        default=None,
         description="Dotted path of the next cursor in the response, or, for a root array,"
-        " the relation of the Link header to follow."
+        " the relation of the Link header to follow. Required without `cursor_from_last`.",
     )
+    cursor_from_last: _Text | None = Field(
+        default=None,
+        description="Dotted path, inside an event, of what the last event of a page is the"
+        " next cursor by.",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_cursor(self) -> CursorPagination:
+        if (self.next_cursor_field is None) == (self.cursor_from_last is None):
+            raise _wrong(
+                "needs either `next_cursor_field`, where the response has the next cursor, or"
+                " `cursor_from_last`, where the last event has it"
+            )
+        return self
+
+
+class LinkHeaderPagination(_TokenEntry):
+    """Pages that a Link header leads to."""
+
+    pagination_type: Literal["link_header"] = Field(description="Kind of pagination.")
+    rel: _Text = Field(default="next", description="Relation of the link to follow.")
+
+
+class NextUrlPagination(_TokenEntry):
+    """Pages whose URL the page before has."""
+
+    pagination_type: Literal["next_url"] = Field(description="Kind of pagination.")
+    next_url_field: _Text | None = Field(
+        default=None,
+        description="Dotted path of the next page's URL in the response, absolute or relative.",
+    )
+    next_url_header: Annotated[_Text, _must_pass(header_name_problem)] | None = Field(
+        default=None, description="Name of the response header that has it instead."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_url(self) -> NextUrlPagination:
+        if (self.next_url_field is None) == (self.next_url_header is None):
+            raise _wrong("needs either `next_url_field` or `next_url_header`")
+        return self
+
+
+class NoPagination(_PaginationEntry):
+    """One request has it all."""
+
+    pagination_type: Literal["none"] = Field(description="Kind of pagination.")
 
 
 class PagePagination(_PaginationEntry):
@@ -242,9 +311,16 @@ class HeaderAuth(Entry):
 
 _Headers = dict[str, _HeaderValue]
 _AnyAuth = Annotated[BearerAuth | BasicAuth | HeaderAuth, Field(discriminator="type")]
-_AnyPagination = Annotated[
-    OffsetPagination | CursorPagination | PagePagination, Field(discriminator="pagination_type")
-]
+AnyPagination = (
+    OffsetPagination
+    | CursorPagination
+    | PagePagination
+    | LinkHeaderPagination
+    | NextUrlPagination
+    | NoPagination
+)
+PAGINATIONS = get_args(AnyPagination)
+_AnyPagination = Annotated[AnyPagination, Field(discriminator="pagination_type")]
 
 
 class DestinationEntry(Entry):
@@ -313,10 +389,26 @@ class SourceEntry(Entry):
     time_filter_param: _ParamName | None = Field(
         default=None, description="Query parameter that asks for events since an instant."
     )
-    time_filter_format: Literal["rfc3339", "iso8601", "unix"] = Field(
+    time_filter_format: Annotated[
+        _Text,
+        _must_pass(time_format_problem),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"enum": list(TIME_FORMATS)},
+                    {"type": "string", "pattern": f"^{STRFTIME}"},
+                    {"type": "string", "pattern": r"\$\{"},
+                ]
+            }
+        ),
+    ] = Field(
         default="rfc3339",
-        description="How the instant is written: 2025-01-01T12:00:00Z, with milliseconds"
-        " always, or in seconds since 1970.",
+        description="How the instant is written: rfc3339, iso8601, unix, unix_ms, date, or"
+        " strftime: and a pattern.",
+    )
+    time_filter_template: Annotated[_Text, _must_pass(template_problem)] | None = Field(
+        default=None,
+        description="What the time filter is sent, with {since} in the place of the instant.",
     )
     start_time: (
         Annotated[

@@ -54,6 +54,9 @@ def _source_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
     if _has(source, "max_pages") and _has(pagination, "max_pages"):
         message = "is also given in the source itself: keep one of them"
         yield (*keys, "pagination", "max_pages"), message
+    if _has(source, "time_filter_template") and not _has(source, "time_filter_param"):
+        message = "is sent nowhere: name the query parameter in `time_filter_param`"
+        yield (*keys, "time_filter_template"), message
     if _has(source, "start_time") and not (
         _has(source, "time_filter_param") or _has(source, "timestamp_field")
     ):

@@ -82,6 +82,28 @@ NO_HOME = "~no-user-of-this-name"
             "pagination.cursor_param",
             "belongs to pagination_type `cursor`",
         ),
+        (
+            {"pagination": {**CURSOR, "cursor_from_last": "id"}},
+            "pagination",
+            "either `next_cursor_field`",
+        ),
+        (
+            {"pagination": {"pagination_type": "next_url"}},
+            "pagination",
+            "either `next_url_field` or `next_url_header`",
+        ),
+        (
+            {"pagination": {**PAGE, "rel": "next"}},
+            "pagination.rel",
+            "belongs to pagination_type `link_header`",
+        ),
+        ({"time_filter_format": "strftime:%H"}, "time_filter_format", "does not tell the day"),
+        ({"time_filter_format": "unixms"}, "time_filter_format", "Did you mean `unix_ms`?"),
+        (
+            {"time_filter_param": "q", "time_filter_template": "created:>{sinc}"},
+            "time_filter_template",
+            "has no `{since}`",
+        ),
         ({"start_time": "soon", "timestamp_field": "t"}, "start_time", "24h"),
         ({"start_time": 1735689600, "timestamp_field": "t"}, "start_time", "instant"),
         ({"polling_frequncy_ms": 1}, "polling_frequncy_ms", "`polling_frequency_ms`"),

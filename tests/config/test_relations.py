@@ -51,6 +51,7 @@ def test_a_source_needs_a_destination() -> None:
         ({"api_key": "k", "basic": BASIC, "headers": {"X-API-KEY": "x"}}, "headers.X-API-KEY"),
         ({"headers": {"X-A": "a", "x-a": "b"}}, "headers.x-a"),
         ({"start_time": "1h"}, "start_time"),
+        ({"time_filter_template": "x:>{since}"}, "time_filter_template"),
         ({"max_pages": 1, "pagination": {**PAGE, "max_pages": 1}}, "pagination.max_pages"),
         ({"tls": {}, "endpoint": "http://h"}, None),
         ({"tls": {"accept_invalid_certs": True}, "endpoint": "http://h"}, "tls"),

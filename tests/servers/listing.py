@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Event = Mapping[str, object] | bytes
 
-Paging = Literal["offset", "page", "cursor", "link"]
+Paging = Literal["offset", "page", "cursor", "link", "next_url", "next_header", "last_id"]
 TimeFormat = Literal["rfc3339", "iso8601", "unix"]
 # Instant in nanoseconds, number of arrival: no two events share a key.
 Key = tuple[int, int]
@@ -42,7 +42,10 @@ class Style:
 
     Attributes:
         paging: `cursor` hands the next cursor out in the body, `link` in a Link
-            header line of its own beside that of `self`.
+            header line of its own beside that of `self`, `next_url` as a
+            relative URL in the body, `next_header` as a URL in the header
+            NextPageUri; `last_id` takes the id of the last event for one.
+        has_more_field: Dotted path of whether there is another page, if told.
         results_field: Dotted path of the list; empty for a root array.
         timestamp_field: Dotted path in an event; RFC 3339 text, or epoch
             seconds or milliseconds as a number. An event without one sorts
@@ -73,6 +76,7 @@ class Style:
     page_param: str = "page"
     cursor_param: str = "cursor"
     next_field: str = "pagination.next_cursor"
+    has_more_field: str | None = None
     never_ends: bool = False
     default_limit: int = 100
     max_limit: int = 1000
@@ -96,6 +100,7 @@ class Style:
 class _Page:
     items: list[bytes]
     next_cursor: str | None = None
+    has_more: bool = False
 
 
 class _AskedWronglyError(Exception):
@@ -195,7 +200,7 @@ class ListingApi(EmbeddedServer):
             raise _AskedWronglyError(problem)
         limit = min(_read_number(params, style.limit_param, style.default_limit), style.max_limit)
         since_ns = self._read_since(params)
-        if style.paging in {"cursor", "link"}:
+        if style.paging not in {"offset", "page"}:
             return self._find_after(params, since_ns, limit)
         if style.paging == "offset":
             start = _read_number(params, style.offset_param, 0)
@@ -220,7 +225,11 @@ class ListingApi(EmbeddedServer):
         style = self.style
         after: Key | None = None
         cursor = params.get(style.cursor_param)
-        if cursor is not None:
+        if cursor is not None and style.paging == "last_id":
+            with self._lock:
+                ids = [str(json.loads(raw).get("id")) for raw in self._raw]
+                after = self._keys[ids.index(cursor)]
+        elif cursor is not None:
             # A cursor carries the filter of its scan, since not every client repeats it.
             after, since_ns = _read_cursor(cursor)
         if style.ignores_paging:
@@ -235,10 +244,11 @@ class ListingApi(EmbeddedServer):
             else:
                 start = len(self._keys) - bisect.bisect_left(self._keys, after)
             keys, items = self._slice(first, start, limit)
-        if not style.never_ends and start + len(keys) >= total:
+        has_more = start + len(keys) < total
+        if not style.never_ends and not has_more:
             return _Page(items)
         last = keys[-1] if keys else after
-        return _Page(items, _make_cursor(last or _BEFORE_ALL, since_ns))
+        return _Page(items, _make_cursor(last or _BEFORE_ALL, since_ns), has_more)
 
     def _find_first(self, since_ns: int | None) -> int:
         return 0 if since_ns is None else bisect.bisect_left(self._keys, (since_ns, -1))
@@ -256,19 +266,27 @@ class ListingApi(EmbeddedServer):
         style = self.style
         listed = b"[" + b",".join(page.items) + b"]"
         headers: list[tuple[str, str]] = []
+        query = urlencode({**request.params, style.cursor_param: page.next_cursor or ""})
+        following = f"{request.path}?{query}"
         if style.paging == "link":
             # The client's own name for us, or a link would leave its origin.
             origin = f"{self._scheme}://{request.headers.get('host', '')}"
             headers.append(("Link", f'<{origin}{request.target}>; rel="self"'))
             if page.next_cursor is not None:
-                query = urlencode({**request.params, style.cursor_param: page.next_cursor})
-                headers.append(("Link", f'<{origin}{request.path}?{query}>; rel="next"'))
+                headers.append(("Link", f'<{origin}{following}>; rel="next"'))
+        if style.paging == "next_header" and page.next_cursor is not None:
+            host = f"{self._scheme}://{request.headers.get('host', '')}"
+            headers.append(("NextPageUri", f"{host}{following}"))
         if not style.results_field:
             return Response(200, headers, listed)
         body: dict[str, object] = {}
         _put(body, style.results_field, msgspec.Raw(listed))
         if style.paging == "cursor":
             _put(body, style.next_field, page.next_cursor)
+        if style.paging == "next_url":
+            _put(body, style.next_field, None if page.next_cursor is None else following)
+        if style.has_more_field is not None:
+            _put(body, style.has_more_field, page.has_more)
         return Response(200, headers, msgspec.json.encode(body))
 
     def _read_since(self, params: Mapping[str, str]) -> int | None:

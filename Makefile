@@ -22,7 +22,7 @@ test: setup ## lint, check types and run all tests: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 4
+	$(BIN)/pytest -n 4 --dist worksteal
 
 unit: setup ## run the tests that start no process
 	$(BIN)/pytest -m 'not process'

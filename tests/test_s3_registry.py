@@ -933,6 +933,8 @@ def test_a_store_without_conditions_is_warned_of_and_allows_no_standby(
         process = machine.ship()
         assert siem.wait_for(100, 45), process.stderr
         assert "NOTHING KEEPS A SECOND INSTANCE FROM OVERWRITING" in process.stderr
+        # The timestamp moves when a scan ends, which may be after all has arrived.
+        assert wait_until(lambda: place.read()["api_sources"].get("s", {}).get("last_timestamp"))
         assert process.stop() == 0
         assert place.read()["api_sources"]["s"]["last_timestamp"]
         assert place.holder is None

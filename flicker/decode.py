@@ -78,6 +78,11 @@ class Page(NamedTuple):
     has_more: bool | None = None
 
 
+def split_identities(joined: bytes) -> list[bytes]:
+    """Take identities apart that snapshots and journals hold end to end."""
+    return [joined[at : at + IDENTITY_BYTES] for at in range(0, len(joined), IDENTITY_BYTES)]
+
+
 class UnreadablePageError(RetryableError):
     """The answer is no page; it may be one next time, so nothing moves."""
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from flicker.decode import IDENTITY_BYTES
+from flicker.decode import IDENTITY_BYTES, split_identities
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,6 +160,6 @@ def _read_segment(path: Path) -> list[bytes]:
         ids = data[at : at + count * IDENTITY_BYTES]
         if len(ids) < count * IDENTITY_BYTES or zlib.crc32(ids) != checksum:
             break
-        known += [ids[i : i + IDENTITY_BYTES] for i in range(0, len(ids), IDENTITY_BYTES)]
+        known += split_identities(ids)
         at += len(ids)
     return known

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from flicker.auth import request_headers
 from flicker.client import EXCERPT_CHARS, raise_for_delivery
-from flicker.decode import IDENTITY_BYTES
+from flicker.decode import split_identities
 from flicker.errors import HumanNeededError, RefusedError, RequestError
 from flicker.items import Record
 from flicker.log import fault_facts
@@ -143,9 +143,9 @@ class Outbox:
         if journal is not None:
             self._delivered = journal.resume(resume_state["segment"] if resume_state else 0)
         if resume_state is not None:
-            self._delivered.update(_split_identities(resume_state["delivered"]))
+            self._delivered.update(split_identities(resume_state["delivered"]))
             for identities, bodies in resume_state["batches"]:
-                ids = _split_identities(identities)
+                ids = split_identities(identities)
                 self.add([Record(*pair) for pair in zip(ids, bodies, strict=True)])
 
     @property
@@ -543,10 +543,6 @@ class Outbox:
 
 def _new_shipment(records: list[Record]) -> _Shipment:
     return _Shipment(records, sum(len(record.body) for record in records))
-
-
-def _split_identities(joined: bytes) -> list[bytes]:
-    return [joined[at : at + IDENTITY_BYTES] for at in range(0, len(joined), IDENTITY_BYTES)]
 
 
 def origin(url: str) -> str:

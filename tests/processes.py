@@ -23,6 +23,13 @@ PACE_S = 0.01
 ROOT = Path(__file__).parent.parent
 COMMAND = (sys.executable, "-m", "flicker")
 HOST = (sys.executable, "-m", "bytewax.run")
+CURSOR = {
+    "pagination_type": "cursor",
+    "limit_param": "limit",
+    "cursor_param": "cursor",
+    "next_cursor_field": "pagination.next_cursor",
+    "page_size": 20,
+}
 FIRST = datetime(2025, 1, 1, 12, tzinfo=timezone.utc)
 
 

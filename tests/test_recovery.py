@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flicker.demo.servers import Destination, Request, RequestRecord, Response, always
-from tests.processes import Home, ids_of, make_events, make_source, wait_until
+from tests.processes import CURSOR, Home, ids_of, make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
 
 if TYPE_CHECKING:
@@ -28,13 +28,6 @@ pytestmark = pytest.mark.process
 
 STYLE = Style(paging="offset", time_param="since")
 NEWEST_FIRST = Style(paging="cursor", order="desc", time_param="since")
-CURSOR = {
-    "pagination_type": "cursor",
-    "limit_param": "limit",
-    "cursor_param": "cursor",
-    "next_cursor_field": "pagination.next_cursor",
-    "page_size": 20,
-}
 CONCURRENCY, BUFFER = 3, 10
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
 from flicker.errors import RegistryError
 from flicker.registry.reader import Reader
-from flicker.registry.view import view_of, write_atomically
+from flicker.registry.view import dump_document, view_of, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,7 +103,7 @@ class Caretaker:
             return
         view = view_of(sources, self._configured, self._view)
         self._view = view["api_sources"]
-        data = json.dumps(view, indent=2, ensure_ascii=False).encode() + b"\n"
+        data = dump_document(view)
         if data != self._written or not path.exists():
             write_atomically(path, data)
             self._written = data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from flicker.registry.states import (
     refuse_loss,
     unknown_source,
 )
-from flicker.registry.view import configured_in, view_of, write_atomically
+from flicker.registry.view import configured_in, dump_document, view_of, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -202,7 +201,7 @@ def _edit(
 
 def _write_view(path: Path, view: dict[str, Any]) -> None:
     try:
-        write_atomically(path, json.dumps(view, indent=2, ensure_ascii=False).encode() + b"\n")
+        write_atomically(path, dump_document(view))
     except OSError as error:
         message = f"the registry is changed, but {path} cannot be written: {error.strerror}"
         raise RegistryError(message) from None

@@ -15,7 +15,7 @@ from flicker.registry.partitions import POLL_STEP, check_partitions
 from flicker.registry.report import has_partitions, missing, read_manifest
 from flicker.registry.shapes import check_states
 from flicker.registry.states import STEPS, read_settled
-from flicker.registry.view import VERSION, read_view, settled_part
+from flicker.registry.view import VERSION, dump_document, read_view, settled_part
 from flicker.timefmt import parse_timestamp
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def export_registry(location: Path | S3Location) -> bytes:
     for (step, name), state in sorted(states.items()):
         nested.setdefault(name, {})[step.rpartition(".")[2]] = _encode(state)
     document = {"version": VERSION, "api_sources": view, "states": nested}
-    return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+    return dump_document(document)
 
 
 def _read_remote(location: S3Location) -> tuple[dict[str, dict[str, Any]], States]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flicker.errors import RegistryError
-from flicker.registry.view import VERSION
+from flicker.registry.view import VERSION, dump_document
 from flicker.timefmt import format_instant, parse_timestamp
 
 MAX_NAME_CHARS = 200
@@ -115,9 +115,7 @@ def dump_manifest(manifest: Manifest) -> bytes:
         if lease is None
         else {"instance": lease.instance, "expires_at": format_instant(lease.expires_at)}
     )
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    # Half a character, which a vendor may have written, as JSON's escape.
-    return text.encode(errors="backslashreplace") + b"\n"
+    return dump_document(document)
 
 
 def _dump_generation(generation: Generation) -> dict[str, Any]:

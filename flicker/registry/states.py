@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flicker.decode import IDENTITY_BYTES
+from flicker.decode import split_identities
 from flicker.errors import RegistryError
 from flicker.journal import AckJournal
 from flicker.registry.partitions import BUFFER_STEP, POLL_STEP, SHIP_STEP, read_states
@@ -39,7 +39,7 @@ def read_settled(directory: Path) -> States:
         ship = states.get((SHIP_STEP, name))
         if ship is not None:
             journal = AckJournal(directory / "acks", name)
-            delivered = _split(ship["delivered"]) | journal.resume(ship["segment"])
+            delivered = {*split_identities(ship["delivered"])} | journal.resume(ship["segment"])
             _settle(states, name, delivered, journal.next_segment)
     return states
 
@@ -49,7 +49,7 @@ def _settle(states: States, name: str, delivered: set[bytes], segment: int) -> N
     met: set[bytes] = set()
     batches = []
     for identities, bodies in ship["batches"]:
-        pairs = list(zip(_in_order(identities), bodies, strict=True))
+        pairs = list(zip(split_identities(identities), bodies, strict=True))
         met.update(identity for identity, _ in pairs)
         kept = [pair for pair in pairs if pair[0] not in delivered]
         if kept:
@@ -72,7 +72,9 @@ def _settle(states: States, name: str, delivered: set[bytes], segment: int) -> N
 def owed_identities(states: States, name: str) -> list[bytes]:
     """Give the identities of what a source read and did not deliver."""
     ship, buffer = states.get((SHIP_STEP, name)), states.get((BUFFER_STEP, name))
-    owed = [i for identities, _ in (ship or {}).get("batches", ()) for i in _in_order(identities)]
+    owed = [
+        i for identities, _ in (ship or {}).get("batches", ()) for i in split_identities(identities)
+    ]
     return owed + [identity for identity, _ in (buffer or {}).get("records", ())]
 
 
@@ -95,11 +97,3 @@ def unknown_source(states: States, name: str) -> RegistryError:
     """Say that there is no such source, and which there are."""
     known = ", ".join(sorted(names_in(states))) or "none"
     return RegistryError(f"the registry has no source {name!r}; it has: {known}")
-
-
-def _in_order(joined: bytes) -> list[bytes]:
-    return [joined[at : at + IDENTITY_BYTES] for at in range(0, len(joined), IDENTITY_BYTES)]
-
-
-def _split(joined: bytes) -> set[bytes]:
-    return set(_in_order(joined))

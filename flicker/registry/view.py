@@ -99,6 +99,13 @@ def _is_owing(view: Mapping[str, Any]) -> bool:
     return bool(view.get("buffered_events") or view.get("undelivered_batches"))
 
 
+def dump_document(document: Mapping[str, Any]) -> bytes:
+    """Write a document of the registry as JSON, for people to read as well."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    # Half a character, which a vendor may have written, as JSON's escape.
+    return text.encode(errors="backslashreplace") + b"\n"
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file so that a reader, or a crash, sees the old or the new one.
 

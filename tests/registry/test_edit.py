@@ -21,7 +21,7 @@ from flicker.registry.local import open_registry
 from flicker.registry.location import S3Location
 from flicker.registry.mirror import note_lineage
 from flicker.registry.partitions import POLL_STEP, SHIP_STEP, edit_states, read_states
-from tests.processes import Home, ids_of, make_events, make_source, wait_until
+from tests.processes import CURSOR, Home, ids_of, make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
 
 if TYPE_CHECKING:
@@ -32,13 +32,6 @@ if TYPE_CHECKING:
 pytest_plugins = ("tests.servers.s3",)
 
 STYLE = Style(paging="offset", time_param="since")
-CURSOR = {
-    "pagination_type": "cursor",
-    "limit_param": "limit",
-    "cursor_param": "cursor",
-    "next_cursor_field": "pagination.next_cursor",
-    "page_size": 20,
-}
 FIRST_NS = 1_735_732_800_000_000_000
 MS = 1_000_000
 DAY_NS = 86_400 * 10**9

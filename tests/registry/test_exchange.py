@@ -17,7 +17,16 @@ from flicker.registry.edit import import_registry
 from flicker.registry.exchange import export_registry, parse_export
 from flicker.registry.local import open_registry
 from flicker.registry.partitions import BUFFER_STEP, POLL_STEP, SHIP_STEP, edit_states, read_states
-from tests.processes import COMMAND, ROOT, Home, ids_of, make_events, make_source, wait_until
+from tests.processes import (
+    COMMAND,
+    CURSOR,
+    ROOT,
+    Home,
+    ids_of,
+    make_events,
+    make_source,
+    wait_until,
+)
 from tests.servers.listing import ListingApi, Style
 
 if TYPE_CHECKING:
@@ -28,13 +37,6 @@ if TYPE_CHECKING:
 pytest_plugins = ("tests.servers.s3",)
 
 STYLE = Style(paging="offset", time_param="since")
-CURSOR = {
-    "pagination_type": "cursor",
-    "limit_param": "limit",
-    "cursor_param": "cursor",
-    "next_cursor_field": "pagination.next_cursor",
-    "page_size": 20,
-}
 PAGE = {"pagination_type": "page", "limit_param": "limit", "page_param": "page", "page_size": 20}
 FIRST_NS = 1_735_732_800_000_000_000
 

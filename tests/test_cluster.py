@@ -169,8 +169,7 @@ def test_two_processes_ship_everything_and_one_may_be_killed(
         for i, api in enumerate(apis):
             api.add(make_events(40, 1000 * i + 60))
         # Bytewax ends the others when one is gone; that beats shipping a part in silence.
-        assert first.wait() == 1
-        assert first.stderr.splitlines()[-1].startswith("flicker: another process of the cluster")
+        assert_ends_without_its_peers(first)
         first, second = start_cluster(home)
         assert destination.wait_for(400, 20), first.stderr + second.stderr
         assert stop_cluster([first, second]) == [0, 0]
@@ -178,6 +177,16 @@ def test_two_processes_ship_everything_and_one_may_be_killed(
             identity for i in range(4) for identity in ids_of(make_events(100, 1000 * i))
         }
         assert sum(destination.duplicates.values()) <= 4 * 4 * 10
+
+
+def assert_ends_without_its_peers(process: Process) -> None:
+    """It says why and exits with 1, or Rust aborts it: where a second thread of
+    timely's network panics while the first one unwinds, nothing of ours runs."""
+    code = process.wait()
+    assert code in {1, -signal.SIGABRT}, process.stderr
+    if code == 1:
+        last = process.stderr.splitlines()[-1]
+        assert last.startswith("flicker: another process of the cluster is gone")
 
 
 SOURCES, CONCURRENCY, BUFFER = 6, 2, 5
@@ -284,9 +293,8 @@ def test_other_numbers_of_processes_and_workers_after_a_kill_lose_nothing(
                 cluster = start_cluster(home, processes, workers)
                 assert wait_for_each(destination, 30), said_by(cluster)
                 cluster.pop(rng.randrange(processes)).kill()
-                assert [process.wait() for process in cluster] == [1] * len(cluster)
                 for process in cluster:
-                    assert "another process of the cluster is gone" in process.stderr
+                    assert_ends_without_its_peers(process)
         cluster = start_cluster(home, 2, 1)
         assert destination.wait_for(SOURCES * traffic.count, 30), said_by(cluster)
         assert stop_cluster(cluster) == [0, 0], said_by(cluster)

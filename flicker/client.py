@@ -44,6 +44,7 @@ from flicker.ratelimit import is_quota_exhausted, wait_asked_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from flicker.request import PageRequest
     from flicker.settings import Endpoint
 
 MAX_REDIRECTS = 5
@@ -63,6 +64,7 @@ INFLATE_BYTES = 64 * 1024
 """Compressed bytes unpacked at a time."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+REPEATING_REDIRECTS = frozenset({307, 308})
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 # Its warnings name URLs, query and all; this module says the same without.
@@ -313,20 +315,26 @@ class Client:
         self._headers = {k: v for k, v in self._headers.items() if k.lower() not in replaced} | own
         self._concealer = Concealer(endpoint)
 
-    def get(self, url: str) -> Reply:
-        """Get a URL of the endpoint's origin, following redirects within it.
+    def ask(self, request: PageRequest) -> Reply:
+        """Ask the endpoint's origin for a page, following redirects within it.
 
         Raises:
             RetryableError: No answer, or none in time, or none to read.
             ForeignLinkError: The way there leaves the endpoint's origin.
             HumanNeededError: TLS fails, or redirects go on and on.
         """
-        url = resolve_link(self._endpoint.url, url)
+        url = resolve_link(self._endpoint.url, request.url)
+        headers = self._unless_configured(request.headers)
         deadline = time.monotonic() + self._timeout_s
         for _ in range(MAX_REDIRECTS + 1):
-            reply = self._exchange("GET", url, None, {}, deadline)
+            reply = self._exchange(
+                request.method, url, request.body, headers, deadline, is_page=True
+            )
             target = reply.headers.get("location")
             if target is None or reply.status not in REDIRECTS:
+                return reply
+            if request.body is not None and reply.status not in REPEATING_REDIRECTS:
+                # The others may turn a POST into a GET, which asks for something else.
                 return reply
             url = resolve_link(url, target)
         message = f"redirects more than {MAX_REDIRECTS} times"
@@ -345,11 +353,21 @@ class Client:
         """
         deadline = time.monotonic() + self._timeout_s
         # What was configured wins: some collectors want a content type of their own.
-        headers = {k: v for k, v in headers.items() if k.lower() not in self._own_names}
-        return self._exchange("POST", self._endpoint.url, body, headers, deadline)
+        headers = self._unless_configured(headers)
+        return self._exchange("POST", self._endpoint.url, body, headers, deadline, is_page=False)
+
+    def _unless_configured(self, headers: dict[str, str]) -> dict[str, str]:
+        return {k: v for k, v in headers.items() if k.lower() not in self._own_names}
 
     def _exchange(
-        self, method: str, url: str, body: bytes | None, headers: dict[str, str], deadline: float
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        deadline: float,
+        *,
+        is_page: bool,
     ) -> Reply:
         request = requests.PreparedRequest()
         request.method = method
@@ -371,7 +389,7 @@ class Client:
                     proxies=self._proxies,
                 )
                 try:
-                    return self._read(url, response, call, is_page=method == "GET")
+                    return self._read(url, response, call, is_page=is_page)
                 finally:
                     response.raw.release_conn()
             except (

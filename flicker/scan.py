@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from flicker.dedup import EVERYTHING, NOTHING
 from flicker.pagination import Place, add_query, first_place, next_place, page_query
 from flicker.position import Scan
+from flicker.request import PageRequest
 from flicker.timefmt import floor_to, format_timestamp
 
 if TYPE_CHECKING:
@@ -117,15 +118,15 @@ class Scanner:
         if scan.check_place is None and not scan.first_request and not scan.place.is_token:
             scan.check_place, scan.check_anchor = scan.last_place, scan.last_anchor
 
-    def request_url(self) -> str:
-        """Give the URL of the next page; may hold secrets.
+    def request(self) -> PageRequest:
+        """Give the request for the next page.
 
         A link is followed verbatim; nothing is added to it.
         """
         scan = self._scan
         source = self._source
         if scan.place.kind == "url":
-            return str(scan.place.value)
+            return PageRequest(str(scan.place.value))
         query = [(name, value.reveal()) for name, value in source.params]
         if (
             scan.since is not None
@@ -135,7 +136,7 @@ class Scanner:
             template = source.time_filter_template or "{since}"
             query.append((source.time_filter_param, template.replace("{since}", scan.since)))
         query += page_query(source.pagination, scan.place)
-        return add_query(source.endpoint.url, query)
+        return PageRequest(add_query(source.endpoint.url, query))
 
     def take(self, page: Page, links: dict[str, str], now_ns: int) -> tuple[list[Event], bool]:
         """Take the page that was asked for and move the position behind it.

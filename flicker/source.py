@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flicker.outbox import Outbox
+    from flicker.request import PageRequest
     from flicker.runtime import Runtime
     from flicker.settings import Source
 
@@ -62,14 +63,20 @@ class _Fetch:
     """One page on its way: asked for and read on a thread of the pool."""
 
     def __init__(
-        self, source: Source, client: Client, decoder: PageDecoder, url: str, *, is_mid_scan: bool
+        self,
+        source: Source,
+        client: Client,
+        decoder: PageDecoder,
+        request: PageRequest,
+        *,
+        is_mid_scan: bool,
     ) -> None:
         self._source = source.name
         self._pagination = source.pagination
         self._is_mid_scan = is_mid_scan
         self._client = client
         self._decoder = decoder
-        self._url = url
+        self._request = request
         self.started_at = time.monotonic()
         self.page: Page | None = None
         self.links: dict[str, str] = {}
@@ -79,7 +86,7 @@ class _Fetch:
     def run(self) -> None:
         """Fetch the page; what happened is in the attributes afterwards."""
         try:
-            reply = self._client.get(self._url)
+            reply = self._client.ask(self._request)
             raise_for_poll(reply)
             if self._is_mid_scan and reply.status == OK and not reply.body.strip():
                 # No list is not an empty list: it would end the scan here.
@@ -92,7 +99,7 @@ class _Fetch:
                 # One that leaves the origin is refused when it is followed.
                 self.links = {**reply.links, NEXT_URL: target}
                 with suppress(ForeignLinkError):
-                    self.links[NEXT_URL] = resolve_link(self._url, target)
+                    self.links[NEXT_URL] = resolve_link(self._request.url, target)
         except RequestError as error:
             self.error = error
         except Exception as error:  # noqa: BLE001 - and never the worker
@@ -299,7 +306,7 @@ class ApiPartition(SourcePartition):
             self._source,
             self._client,
             self._decoder,
-            self._scanner.request_url(),
+            self._scanner.request(),
             is_mid_scan=self._scanner.is_mid_scan,
         )
         try:

@@ -27,6 +27,7 @@ from flicker.errors import (
     RequestError,
     RetryableError,
 )
+from flicker.request import PageRequest
 from flicker.settings import Basic, Credentials, Endpoint, Secret, Tls
 from tests.servers.scripted import ScriptedApi
 
@@ -102,7 +103,7 @@ def test_an_answer_cut_within_its_headers_is_no_empty_page(start: bytes) -> None
     with dripping_listener(start, interval_s=0.0) as port:
         url = f"http://127.0.0.1:{port}/"
         with pytest.raises(RetryableError, match="broke before the answer was complete"):
-            connect(url, timeout_s=5.0).get(url)
+            connect(url, timeout_s=5.0).ask(PageRequest(url))
 
 
 # Time
@@ -126,7 +127,7 @@ def test_breaks_off_at_the_time_limit(response: Response) -> None:
     with ScriptedApi([response]) as api:
         started_at = time.monotonic()
         with pytest.raises(RetryableError, match=r"did not answer within 1 s"):
-            connect(api.url, timeout_s=TIMEOUT_S).get(api.url)
+            connect(api.url, timeout_s=TIMEOUT_S).ask(PageRequest(api.url))
         assert TIMEOUT_S <= time.monotonic() - started_at < LATEST_S
 
 
@@ -137,7 +138,7 @@ def test_breaks_off_a_tls_handshake_at_the_time_limit() -> None:
         url = f"https://127.0.0.1:{port}/"
         started_at = time.monotonic()
         with pytest.raises(RetryableError, match="did not answer within"):
-            connect(url, timeout_s=TIMEOUT_S).get(url)
+            connect(url, timeout_s=TIMEOUT_S).ask(PageRequest(url))
         assert time.monotonic() - started_at < LATEST_S
 
 
@@ -160,7 +161,7 @@ def test_an_answer_in_time_leaves_the_connection_open(monkeypatch: pytest.Monkey
     ]
     with ScriptedApi(answers) as api:
         client = connect(api.url)
-        statuses = [client.get(api.url).status for _ in answers[:-1]]
+        statuses = [client.ask(PageRequest(api.url)).status for _ in answers[:-1]]
     assert statuses == [200, 200, 503, 204, 200]
     assert len(opened) == 1
 
@@ -190,7 +191,7 @@ def test_an_answer_in_time_leaves_the_connection_open(monkeypatch: pytest.Monkey
 def test_decodes_what_the_bytes_are_whatever_the_header_says(response: Response) -> None:
     """T35: gzip, both kinds of deflate, and Content-Encoding that lies."""
     with ScriptedApi([response]) as api:
-        assert connect(api.url).get(api.url).body == PAGE
+        assert connect(api.url).ask(PageRequest(api.url)).body == PAGE
 
 
 @pytest.mark.parametrize("leading", [b"\n", b" \t"])
@@ -218,10 +219,10 @@ def test_bounds_the_size_of_a_body(response: Response, limit_off: int) -> None:
         client = connect(api.url, limit=len(LONG_PAGE) - limit_off)
         if limit_off:
             with pytest.raises(RetryableError, match=r"larger than 401 bytes.*max_response_bytes"):
-                client.get(api.url)
+                client.ask(PageRequest(api.url))
         else:
-            assert client.get(api.url).body == LONG_PAGE
-        assert client.get(api.url).body == PAGE
+            assert client.ask(PageRequest(api.url)).body == LONG_PAGE
+        assert client.ask(PageRequest(api.url)).body == PAGE
 
 
 def test_a_zip_bomb_stays_packed() -> None:
@@ -269,10 +270,10 @@ def test_a_broken_answer_is_asked_for_again_and_not_quoted(
         url = f"{api.url}/logs?token={SECRET}"
         client = connect(url, headers={"X-Auth": SECRET})
         if said is None:
-            client.get(url)
+            client.ask(PageRequest(url))
         else:
             with pytest.raises(RetryableError, match=said) as caught:
-                client.get(url)
+                client.ask(PageRequest(url))
             assert SECRET not in str(caught.value)
             error = caught.value
             assert error.__cause__ is None
@@ -286,7 +287,7 @@ def test_nobody_listening_is_worth_another_try() -> None:
         port = listener.getsockname()[1]
     url = f"http://127.0.0.1:{port}/logs?token={SECRET}"
     with pytest.raises(RetryableError) as caught:
-        connect(url).get(url)
+        connect(url).ask(PageRequest(url))
     assert str(caught.value) == f"no answer from 127.0.0.1:{port} (Connection refused)"
 
 
@@ -304,7 +305,7 @@ def test_nobody_listening_is_worth_another_try() -> None:
 def test_an_empty_answer_is_an_empty_body(response: Response) -> None:
     """T36: 204, no length and length zero."""
     with ScriptedApi([response]) as api:
-        reply = connect(api.url).get(api.url)
+        reply = connect(api.url).ask(PageRequest(api.url))
     assert reply.body == b""
     raise_for_poll(reply)
 
@@ -322,7 +323,7 @@ def test_an_empty_answer_is_an_empty_body(response: Response) -> None:
 def test_a_refusal_counts_even_if_its_body_breaks(response: Response) -> None:
     """T29, T35: the wait asked for must not be lost with the text."""
     with ScriptedApi([response]) as api:
-        reply = connect(api.url, timeout_s=TIMEOUT_S, limit=100).get(api.url)
+        reply = connect(api.url, timeout_s=TIMEOUT_S, limit=100).ask(PageRequest(api.url))
     with pytest.raises(RetryableError, match="answers 429") as caught:
         raise_for_poll(reply)
     assert caught.value.retry_after_s == 7
@@ -363,7 +364,7 @@ def test_follows_redirects_within_the_origin() -> None:
         )
         api.respond = lambda _: next(hops, Response(body=PAGE))
         url = f"{api.url}/a"
-        reply = connect(url, credentials=Credentials(api_key=Secret(SECRET))).get(url)
+        reply = connect(url, credentials=Credentials(api_key=Secret(SECRET))).ask(PageRequest(url))
         assert reply.body == PAGE
         assert [request.target for request in api.requests] == ["/a", "/b/c?x=%2B|", "/d", "/e"]
         assert {request.headers["x-api-key"] for request in api.requests} == {SECRET}
@@ -397,7 +398,7 @@ def test_nothing_goes_off_the_origin(where: str, as_redirect: bool) -> None:
             credentials=Credentials(bearer=Secret(SECRET)),
         )
         with pytest.raises(ForeignLinkError, match="off the configured origin") as caught:
-            client.get(f"{api.url}/logs" if as_redirect else target)
+            client.ask(PageRequest(f"{api.url}/logs" if as_redirect else target))
         assert "pw" not in str(caught.value)
         assert len(api.requests) == int(as_redirect)
         assert other.requests == []
@@ -407,7 +408,7 @@ def test_gives_up_on_redirects_that_go_round() -> None:
     """T34: a loop ends, with a message for a human."""
     with ScriptedApi([Response(302, [("Location", "/login")])]) as api:
         with pytest.raises(HumanNeededError, match="redirects more than 5 times"):
-            connect(api.url).get(api.url)
+            connect(api.url).ask(PageRequest(api.url))
         assert len(api.requests) == 6
 
 
@@ -437,7 +438,7 @@ def test_a_post_follows_no_redirect() -> None:
 def test_sends_links_as_the_vendor_wrote_them(link: str, target: str | None) -> None:
     """T19: neither decoded nor encoded again, but for what no request line bears."""
     with ScriptedApi([Response(body=PAGE)]) as api:
-        connect(api.url).get(api.url + link)
+        connect(api.url).ask(PageRequest(api.url + link))
         assert api.requests[0].target == (target or link)
 
 
@@ -446,7 +447,7 @@ def test_reads_links_that_are_not_ascii() -> None:
     line = '</logs?after=\u20ac>; rel="next"'.encode().decode("latin-1")
     with ScriptedApi([Response(headers=[("Link", line)], body=PAGE)]) as api:
         client = connect(api.url)
-        client.get(client.get(api.url).links["next"])
+        client.ask(PageRequest(client.ask(PageRequest(api.url)).links["next"]))
         assert api.requests[1].target == "/logs?after=%E2%82%AC"
 
 
@@ -456,11 +457,11 @@ def test_a_proxy_is_used_within_the_bounds(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.setenv("no_proxy", "")
         client = connect("http://api.invalid/logs", timeout_s=TIMEOUT_S)
-        assert client.get("http://api.invalid/logs?x=%2B").body == LONG_PAGE
+        assert client.ask(PageRequest("http://api.invalid/logs?x=%2B")).body == LONG_PAGE
         assert proxy.requests[0].target == "http://api.invalid/logs?x=%2B"
         started_at = time.monotonic()
         with pytest.raises(RetryableError, match="did not answer within"):
-            client.get("http://api.invalid/logs")
+            client.ask(PageRequest("http://api.invalid/logs"))
         assert time.monotonic() - started_at < LATEST_S
 
 
@@ -493,7 +494,7 @@ def test_sends_credentials_and_nobody_elses(
     netrc.write_text("machine 127.0.0.1 login n password n\n")
     monkeypatch.setenv("NETRC", str(netrc))
     with ScriptedApi([Response(body=PAGE)]) as api:
-        connect(api.url, credentials=credentials).get(api.url)
+        connect(api.url, credentials=credentials).ask(PageRequest(api.url))
         (request,) = api.requests
     assert request.headers.get(name) == value
     assert ("authorization" in request.headers) is (name == "authorization" and value is not None)
@@ -502,7 +503,7 @@ def test_sends_credentials_and_nobody_elses(
 
 def test_headers_of_the_configuration_replace_ours() -> None:
     with ScriptedApi([Response(body=PAGE)]) as api:
-        connect(api.url, headers={"accept": "application/vnd.x+json"}).get(api.url)
+        connect(api.url, headers={"accept": "application/vnd.x+json"}).ask(PageRequest(api.url))
         (request,) = api.requests
     assert request.headers["accept"] == "application/vnd.x+json"
 
@@ -527,26 +528,26 @@ def test_trusts_the_certificates_it_was_told_to(pem: dict[str, Path]) -> None:
     with ScriptedApi([Response(body=PAGE)], tls=(pem["server"], pem["server"])) as api:
         for tls in (Tls(), Tls(ca_cert_path=pem["other_ca"])):
             with pytest.raises(HumanNeededError, match=r"not trusted .*tls.ca_cert_path"):
-                connect(api.url, tls=tls).get(api.url)
+                connect(api.url, tls=tls).ask(PageRequest(api.url))
         for tls in (Tls(ca_cert_path=pem["ca"]), Tls(accept_invalid_certs=True)):
-            assert connect(api.url, tls=tls).get(api.url).body == PAGE
+            assert connect(api.url, tls=tls).ask(PageRequest(api.url)).body == PAGE
         assert len(api.requests) == 2
         wrong_name = f"https://localhost:{api.port}/"
         with pytest.raises(HumanNeededError, match="not trusted"):
-            connect(wrong_name, tls=Tls(ca_cert_path=pem["ca"])).get(wrong_name)
+            connect(wrong_name, tls=Tls(ca_cert_path=pem["ca"])).ask(PageRequest(wrong_name))
 
 
 def test_shows_its_own_certificate(pem: dict[str, Path]) -> None:
     tls = (pem["server"], pem["server"])
     with ScriptedApi([Response(body=PAGE)], tls=tls, client_ca=pem["ca"]) as api:
         with pytest.raises(RequestError):
-            connect(api.url, tls=Tls(ca_cert_path=pem["ca"])).get(api.url)
+            connect(api.url, tls=Tls(ca_cert_path=pem["ca"])).ask(PageRequest(api.url))
         assert api.requests == []
         for own in (
             Tls(pem["client"], None, pem["ca"]),
             Tls(pem["client"], pem["client_key"], pem["ca"]),
         ):
-            assert connect(api.url, tls=own).get(api.url).body == PAGE
+            assert connect(api.url, tls=own).ask(PageRequest(api.url)).body == PAGE
 
 
 def test_says_so_when_a_certificate_file_is_gone(pem: dict[str, Path]) -> None:
@@ -556,7 +557,7 @@ def test_says_so_when_a_certificate_file_is_gone(pem: dict[str, Path]) -> None:
             Tls(cert_path=Path("gone.pem"), ca_cert_path=pem["ca"]),
         ):
             with pytest.raises(HumanNeededError, match="Check cert_path, key_path, ca_cert_path"):
-                connect(api.url, tls=tls).get(api.url)
+                connect(api.url, tls=tls).ask(PageRequest(api.url))
 
 
 def test_bounds_the_time_of_tls_too(pem: dict[str, Path]) -> None:
@@ -566,7 +567,7 @@ def test_bounds_the_time_of_tls_too(pem: dict[str, Path]) -> None:
         client = connect(api.url, timeout_s=TIMEOUT_S, tls=Tls(ca_cert_path=pem["ca"]))
         started_at = time.monotonic()
         with pytest.raises(RetryableError, match="did not answer within"):
-            client.get(api.url)
+            client.ask(PageRequest(api.url))
         assert time.monotonic() - started_at < LATEST_S
 
 
@@ -654,7 +655,7 @@ def test_requests_run_side_by_side() -> None:
 
         def hang() -> None:
             try:
-                connect(hanging.url, timeout_s=TIMEOUT_S).get(hanging.url)
+                connect(hanging.url, timeout_s=TIMEOUT_S).ask(PageRequest(hanging.url))
             except RetryableError as error:
                 failed.append(error)
 
@@ -664,7 +665,7 @@ def test_requests_run_side_by_side() -> None:
         deadline = time.monotonic() + LATEST_S
         answers = 0
         while thread.is_alive() and time.monotonic() < deadline:
-            assert client.get(healthy.url).body == PAGE
+            assert client.ask(PageRequest(healthy.url)).body == PAGE
             answers += 1
         thread.join(10.0)
         assert len(failed) == 1

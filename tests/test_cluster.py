@@ -181,7 +181,8 @@ def test_two_processes_ship_everything_and_one_may_be_killed(
 
 def assert_ends_without_its_peers(process: Process) -> None:
     """It says why and exits with 1, or Rust aborts it: where a second thread of
-    timely's network panics while the first one unwinds, nothing of ours runs."""
+    timely's network panics while the first one unwinds, nothing of ours runs.
+    """
     code = process.wait()
     assert code in {1, -signal.SIGABRT}, process.stderr
     if code == 1:

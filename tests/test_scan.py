@@ -171,7 +171,7 @@ class Reader:
 
     def page(self, now_ns: int = NOW_NS) -> bool:
         """Read one page; tells whether the poll is over."""
-        body, links = self.listing.answer(self.scanner.request_url())
+        body, links = self.listing.answer(self.scanner.request().url)
         links = {relation: resolve_link(URL, target) for relation, target in links.items()}
         events, is_over = self.scanner.take(self.decoder.decode(body), links, now_ns)
         self.ids += [event.id for event in events]
@@ -814,7 +814,7 @@ def test_a_missing_page_is_the_end_of_the_listing(paging: str) -> None:
     def poll() -> None:
         reader.scanner.begin(NOW_NS)
         while reader.scanner.in_scan:
-            query = dict(parse_qsl(urlsplit(reader.scanner.request_url()).query))
+            query = dict(parse_qsl(urlsplit(reader.scanner.request().url).query))
             start = int(query.get("offset", 0)) + (int(query.get("page", 1)) - 1) * 2
             if start and start >= len(listing.rows):
                 assert reader.scanner.take_missing_page()
@@ -890,9 +890,9 @@ def test_a_link_is_followed_as_it_came() -> None:
     reader = Reader(source, Linked({"events": [row(0).body]}))
     reader.scanner.begin(NOW_NS)
     reader.page()
-    assert reader.scanner.request_url() == link
+    assert reader.scanner.request().url == link
     reader.crash()
-    assert reader.scanner.request_url() == link
+    assert reader.scanner.request().url == link
 
 
 @pytest.mark.parametrize(
@@ -920,7 +920,7 @@ def test_the_query_holds_all_that_was_configured() -> None:
     source = replace(source, endpoint=Endpoint(f"{URL}?tenant=x%2By#top"))
     scanner = Scanner(source, Position(DedupWindow("vendor")))
     scanner.begin(NOW_NS)
-    assert scanner.request_url() == (
+    assert scanner.request().url == (
         f"{URL}?tenant=x%2By&q=a%2Bb%20%26c&since=2025-01-01T12:00:00Z&limit=2&offset=0"
     )
 

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from flicker.config.models import (
-        AnyPagination,
         BasicEntry,
         ConfigFile,
         DestinationEntry,
         SourceEntry,
     )
+    from flicker.config.pages import AnyPagination
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")

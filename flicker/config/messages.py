@@ -11,20 +11,19 @@ import re
 from typing import TYPE_CHECKING, Any, get_args
 
 from flicker.config.checks import EMPTY
+from flicker.config.fields import OWN_PROBLEM, Entry
 from flicker.config.models import (
-    OWN_PROBLEM,
-    PAGINATIONS,
     BasicAuth,
     BasicEntry,
     BearerAuth,
     ConfigFile,
     DestinationEntry,
-    Entry,
     HeaderAuth,
     RetryEntry,
     SourceEntry,
     TlsEntry,
 )
+from flicker.config.pages import PAGINATIONS
 from flicker.errors import Problem
 
 if TYPE_CHECKING:

@@ -198,6 +198,7 @@ class Source:
         params: Static query parameters, added to those of the endpoint's URL.
         body: JSON object to send with POST, as text.
         location: Where the parameters for time and page go.
+        order: How the API lists, as far as it is known beforehand.
         requests_per_second: Of all sources of the group together.
         rate_limit_group: Shares that, and pauses; None for a source of its own.
         start_time: Where a source without a position begins: nanoseconds since
@@ -224,6 +225,7 @@ class Source:
     method: Literal["GET", "POST"] = "GET"
     body: Secret | None = None
     location: Literal["query", "body"] = "query"
+    order: Literal["asc", "desc"] | None = None
     requests_per_second: float | None = None
     rate_limit_group: str | None = None
     poll_interval: timedelta = timedelta(seconds=30)

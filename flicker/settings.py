@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 TimeFormat = str
 """`rfc3339`, `iso8601`, `unix`, `unix_ms`, `date`, or `strftime:` and a pattern."""
 
+SINCE, UNTIL = "{since}", "{until}"
+"""Stand for the bounds in `time_filter_template`."""
+
 PaginationType = Literal["offset", "cursor", "page", "link_header", "next_url", "none"]
 ResponseFormat = Literal["json", "ndjson", "csv"]
 WireFormat = Literal["json", "ndjson"]
@@ -195,6 +198,7 @@ class Source:
         params: Static query parameters, added to those of the endpoint's URL.
         body: JSON object to send with POST, as text.
         location: Where the parameters for time and page go.
+        order: How the API lists, as far as it is known beforehand.
         requests_per_second: Of all sources of the group together.
         rate_limit_group: Shares that, and pauses; None for a source of its own.
         start_time: Where a source without a position begins: nanoseconds since
@@ -221,6 +225,7 @@ class Source:
     method: Literal["GET", "POST"] = "GET"
     body: Secret | None = None
     location: Literal["query", "body"] = "query"
+    order: Literal["asc", "desc"] | None = None
     requests_per_second: float | None = None
     rate_limit_group: str | None = None
     poll_interval: timedelta = timedelta(seconds=30)
@@ -254,9 +259,7 @@ class Source:
     @property
     def has_upper_bound(self) -> bool:
         """Whether requests say up to when they ask."""
-        return self.time_filter_end_param is not None or "{until}" in (
-            self.time_filter_template or ""
-        )
+        return self.time_filter_end_param is not None or UNTIL in (self.time_filter_template or "")
 
 
 @dataclass(frozen=True)

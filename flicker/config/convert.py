@@ -92,6 +92,7 @@ def _source(entry: SourceEntry, shared: Destination | None, item: str | None) ->
         method=entry.method,
         body=_optional(entry.body, lambda body: Secret(json.dumps(_filled(body, fill)))),
         location=location or ("body" if entry.method == "POST" else "query"),
+        order=entry.order,
         requests_per_second=entry.requests_per_second,
         # Those of one entry have the same credentials, and so the same quota.
         rate_limit_group=entry.rate_limit_group or (None if item is None else entry.name),

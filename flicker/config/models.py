@@ -225,6 +225,11 @@ class SourceEntry(Entry):
         default=None,
         description="Where the entries only point at the events, how to get them.",
     )
+    order: Literal["asc", "desc"] | None = Field(
+        default=None,
+        description="Whether the API lists its oldest events first or its newest; without it, the"
+        " first pages tell, and what they tell counts more.",
+    )
     timestamp_field: Text | None = Field(
         default=None, description="Dotted path of an event's timestamp, inside the event."
     )

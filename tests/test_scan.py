@@ -19,7 +19,7 @@ from hypothesis import assume, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
-from flicker.auth import Concealer
+from flicker.conceal import Concealer
 from flicker.decode import PageDecoder
 from flicker.dedup import KEPT_COUNT, DedupWindow
 from flicker.pagination import Place, resolve_link

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from flicker.auth import MIN_SECRET_CHARS
+from flicker.auth import MIN_SECRET_CHARS, body_texts
 
 if TYPE_CHECKING:
     from flicker.settings import Settings
@@ -70,6 +70,7 @@ def _secrets_of(settings: Settings) -> list[str]:
             }
             texts |= {value for _, value in parse_qsl(urlsplit(endpoint.url).query)}
         texts |= {value.reveal() for _, value in source.params}
+        texts |= {text for _, text in body_texts(source.body)}
     texts |= {text.split()[-1] for text in texts if text.split()}
     return sorted((text for text in texts if len(text) >= MIN_SECRET_CHARS), key=len, reverse=True)
 

@@ -98,15 +98,28 @@ def time_params(source: Source, bounds: Bounds) -> list[Param]:
 def put_at(body: dict[str, Any], path: str, value: str | int) -> None:
     """Put a value into a JSON object at a dotted path, making what is missing.
 
-    A key that is there with dots in it is meant literally.
+    As in a response, the longest key that is there wins, so that a key with
+    dots in it is meant literally, and a number picks from a list.
     """
-    if path in body:
-        body[path] = value
-        return
-    *parents, last = path.split(".")
-    for parent in parents:
-        inner = body.get(parent)
-        if not isinstance(inner, dict):
-            inner = body[parent] = {}
-        body = inner
-    body[last] = value
+    segments = path.split(".")
+    inside: Any = body
+    while True:
+        key, rest = _longest_key(inside, segments)
+        if not rest:
+            inside[key] = value
+            return
+        if not isinstance(inside[key], (dict, list)):
+            inside[key] = {}
+        inside, segments = inside[key], rest
+
+
+def _longest_key(inside: Any, segments: list[str]) -> tuple[str | int, list[str]]:
+    """Give the key that a path goes on with, made if it is missing, and what is left of the path."""
+    if isinstance(inside, list):
+        return int(segments[0]), segments[1:]
+    for length in range(len(segments), 0, -1):
+        key = ".".join(segments[:length])
+        if key in inside:
+            return key, segments[length:]
+    inside[segments[0]] = None
+    return segments[0], segments[1:]

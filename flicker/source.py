@@ -176,7 +176,7 @@ class ApiPartition(SourcePartition):
     ) -> None:
         super().__init__(source.name, runtime)
         self._source = source
-        self._concealer = Concealer(source.endpoint, source.params)
+        self._concealer = Concealer(source.endpoint, source.params, source.body)
         self._fingerprint = api_fingerprint(source)
         position = Position(DedupWindow(source.name))
         if resume_state is not None:
@@ -262,7 +262,7 @@ class ApiPartition(SourcePartition):
     def _ask(self, now: float, outbox: Outbox | None) -> None:
         if self._asks_at is None:
             self._asks_at = self._pace.reserve(now)
-        ready_at = max(self._asks_at, self._pace.paused_until)
+        ready_at = self._pace.start(self._asks_at, now)
         if ready_at > now:
             self._due_at = ready_at
             self._awake_in_s = min(HEARTBEAT_S, ready_at - now)
@@ -366,7 +366,8 @@ class ApiPartition(SourcePartition):
         now = time.monotonic()
         runtime = self._runtime
         scanner = self._scanner
-        if error.status == NOT_FOUND and scanner.take_missing_page():
+        is_listing = scanner.pending is None
+        if is_listing and error.status == NOT_FOUND and scanner.take_missing_page():
             self._failures = 0
             if scanner.in_scan:
                 # A page back. An API that is gone has none of thousands.
@@ -376,16 +377,16 @@ class ApiPartition(SourcePartition):
             return
         self._failures += 1
         asked_s = getattr(error, "retry_after_s", None)
-        if asked_s is not None:
+        if asked_s is not None and not runtime.is_hopeless(0, asked_s):
             self._pace.pause(now + asked_s)
-        if scanner.pending is not None and self._take_missing_entry(error):
+        if not is_listing and self._take_missing_entry(error):
             return
         scanner.check_place()
-        if error.status in OFFSET_REFUSALS and scanner.take_end_of_offsets():
+        if is_listing and error.status in OFFSET_REFUSALS and scanner.take_end_of_offsets():
             self._failures = 0
             self._end_poll(runtime.outboxes.get(self._name))
             return
-        is_place_useless = scanner.pending is None and (
+        is_place_useless = is_listing and (
             error.status in CURSOR_REFUSALS or isinstance(error, ForeignLinkError)
         )
         watermark_ns = scanner.position.last_timestamp_ns

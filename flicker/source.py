@@ -23,6 +23,7 @@ from flicker.errors import (
 )
 from flicker.fetch import Fetch
 from flicker.items import EventPage, Flush, Mark
+from flicker.pagination import resolve_link
 from flicker.position import (
     Position,
     api_fingerprint,
@@ -188,6 +189,7 @@ class ApiPartition(SourcePartition):
                 # readable view told a place of another kind.
                 useless = {**resume_state, "api": ""}
                 position = load_position(useless, source.name, self._fingerprint, self._concealer)
+            self._drop_lost_entries(position, is_same_api=resume_state["api"] == self._fingerprint)
         self._scanner = Scanner(source, position)
         self._client = Client(
             source.endpoint,
@@ -239,6 +241,28 @@ class ApiPartition(SourcePartition):
     def snapshot(self) -> dict[str, Any]:
         """Give the position."""
         return dump_position(self._scanner.position, self._fingerprint, self._concealer)
+
+    def _drop_lost_entries(self, position: Position, *, is_same_api: bool) -> None:
+        """Drop the entries that today's configuration cannot ask for, and say so."""
+
+        def is_lost(url: str) -> bool:
+            if self._source.fetch_each is None or is_concealed(url):
+                return True
+            try:
+                resolve_link(self._source.endpoint.url, url)
+            except ForeignLinkError:
+                # In the same API it is held up until somebody looks after it.
+                return not is_same_api
+            return False
+
+        kept = [entry for entry in position.pending if not is_lost(entry.url)]
+        if len(kept) < len(position.pending):
+            logger.error(
+                "entries were listed and not fetched before the configuration changed; they are"
+                " left out",
+                extra={"source": self._name, "entries": len(position.pending) - len(kept)},
+            )
+        position.pending = kept
 
     def _is_finished(self) -> bool:
         return self._is_read
@@ -431,7 +455,10 @@ class ApiPartition(SourcePartition):
     def _take_missing_entry(self, error: RequestError) -> bool:
         """Leave an entry of a listing behind whose events the API has no longer."""
         is_refused = error.status in MISSING or isinstance(error, RefusedError)
-        if not is_refused or self._failures < ENTRY_ATTEMPTS:
+        is_last = self._failures >= ENTRY_ATTEMPTS or self._runtime.is_hopeless(
+            self._failures, None
+        )
+        if not is_refused or not is_last:
             return False
         logger.error(
             "the API lists an entry and does not give its events; they are left out",

@@ -12,11 +12,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from flicker.config.checks import (
     ITEM,
-    fill_url,
+    filled_url_problem,
     header_name_problem,
     header_value_problem,
     time_format_problem,
-    url_problem,
 )
 from flicker.config.fields import as_param
 from flicker.config.scalars import Expanded
@@ -155,11 +154,13 @@ def _item_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
 
 def _filled_relations(source: dict[str, Any], texts: list[str], keys: Keys) -> Iterator[Finding]:
     """Find items that do not fit into the places that they are put into."""
-    if ITEM in _text(source, "endpoint"):
+    urls = {"endpoint": _text(source, "endpoint")}
+    urls["oauth2.token_url"] = _text(_map(source, "oauth2"), "token_url")
+    for name, url in urls.items():
         for index, text in enumerate(texts):
-            problem = url_problem(fill_url(_text(source, "endpoint"), text))
+            problem = filled_url_problem(url, text)
             if problem:
-                yield (*keys, "foreach", index), f"makes an endpoint that {problem}"
+                yield (*keys, "foreach", index), f"makes an `{name}` that {problem}"
     for name, value in _map(source, "headers").items():
         for index, text in enumerate(texts):
             problem = header_value_problem(text) if ITEM in str(value) else None

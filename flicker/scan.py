@@ -12,8 +12,8 @@ from datetime import timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from flicker.decode import scalar_text, walk_path
 from flicker.dedup import EVERYTHING, NOTHING
+from flicker.json_text import scalar_text, walk_path
 from flicker.pagination import Place, first_place, is_cursor_alone, next_place
 from flicker.position import Pending, Scan
 from flicker.request import Bounds, PageRequest, page_request
@@ -580,10 +580,9 @@ class Scanner:
             scan.last_place = place
             scan.last_anchor = page.events[0].identity if page.events else None
         elif place.kind == "offset":
-            is_last_read = len(page.events) == page.entries
             behind = int(place.value or 0) + page.entries
-            scan.last_place = Place("offset", behind - 1 if is_last_read else behind)
-            scan.last_anchor = page.events[-1].identity if is_last_read else None
+            scan.last_place = Place("offset", behind if page.last_entry is None else behind - 1)
+            scan.last_anchor = page.last_entry
 
     def _is_repeated_page(self, page: Page) -> bool:
         if self._scan.place.is_token or page.entries == 0:

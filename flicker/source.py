@@ -201,10 +201,15 @@ class ApiPartition(SourcePartition):
             results_field=source.results_field,
             timestamp_field=source.timestamp_field,
             message_field=source.message_field,
-            id_field=source.id_field[0] if source.id_field else None,
+            id_field=source.id_field,
             next_cursor_field=pagination.token_field if pagination else None,
             cursor_from_last=pagination.cursor_from_last if pagination else None,
             has_more_field=pagination.has_more_field if pagination else None,
+            success_field=source.success_field,
+            error_field=source.error_field,
+            decode_field=source.decode_field,
+            explode_field=source.explode_field,
+            response_format="json" if source.fetch_each is not None else source.response_format,
         )
         self._interval_s = source.poll_interval.total_seconds()
         self._is_listing_json = source.response_format == "json" or source.fetch_each is not None
@@ -322,7 +327,8 @@ class ApiPartition(SourcePartition):
             decoder, identity = self._entry_decoder, pending.identity
 
             def decode(reply: Reply) -> Page:
-                return decoder.decode(reply.body, reply.headers.get("content-type", ""), identity)
+                content_type = reply.headers.get("content-type", "")
+                return decoder.decode(reply.body, content_type, within=identity)
 
             return Fetch(source, self._client, request, decode)
         if not self._has_begun:
@@ -353,11 +359,10 @@ class ApiPartition(SourcePartition):
         self._failures = 0
         if not self._restarts:
             self._said = None
-        skipped = fetch.page.entries - len(fetch.page.events)
-        if skipped > 0:
+        if fetch.page.skipped:
             logger.warning(
                 "entries that are null were skipped",
-                extra={"source": self._name, "entries": skipped},
+                extra={"source": self._name, "entries": fetch.page.skipped},
             )
         if self._is_listed and scanner.pending is None:
             self._end_poll(outbox)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
@@ -27,13 +29,24 @@ class Concealer:
     Args:
         endpoint: Its headers and query values count as secrets.
         params: So do these.
+        body: So do the texts of this JSON object.
     """
 
-    def __init__(self, endpoint: Endpoint, params: tuple[tuple[str, Secret], ...] = ()) -> None:
-        secrets = {
-            f"query:{name}": value for name, value in parse_qsl(urlsplit(endpoint.url).query)
-        }
-        secrets |= {f"query:{name}": value.reveal() for name, value in params}
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        params: tuple[tuple[str, Secret], ...] = (),
+        body: Secret | None = None,
+    ) -> None:
+        secrets: dict[str, str] = {}
+        times: Counter[str] = Counter()
+        query = parse_qsl(urlsplit(endpoint.url).query)
+        for name, value in [*query, *((name, value.reveal()) for name, value in params)]:
+            # A name may stand for several values, of which none may be kept.
+            number = times[name]
+            times[name] += 1
+            secrets[f"query#{number}:{name}" if number else f"query:{name}"] = value
+        secrets |= {f"body:{path}": text for path, text in body_texts(body)}
         for name, value in request_headers(endpoint).items():
             # `Bearer abc`: the token may come back without its scheme.
             secrets[f"header:{name.lower()}"] = value.split()[-1] if value.split() else ""
@@ -78,6 +91,26 @@ class Concealer:
     def redact(self, text: str) -> str:
         """Put stars in the place of secrets, for people to read."""
         return self._any.sub("***", re.sub("\0[^\0]*\0", "***", text))
+
+
+def body_texts(body: Secret | None) -> list[tuple[str, str]]:
+    """Give the texts in a JSON object by their dotted paths; each may be a secret."""
+    if body is None:
+        return []
+    found: list[tuple[str, str]] = []
+
+    def walk(path: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, member in value.items():
+                walk(f"{path}.{key}" if path else key, member)
+        elif isinstance(value, list):
+            for index, member in enumerate(value):
+                walk(f"{path}.{index}", member)
+        elif isinstance(value, str):
+            found.append((path, value))
+
+    walk("", json.loads(body.reveal()))
+    return found
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:

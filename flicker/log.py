@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from flicker.conceal import MIN_SECRET_CHARS, secrets_of
+from flicker.conceal import MIN_SECRET_CHARS, body_texts, secrets_of
 
 if TYPE_CHECKING:
     from flicker.settings import Settings
@@ -74,6 +74,7 @@ def _secrets_of(settings: Settings) -> list[str]:
             texts |= {value for _, value in parse_qsl(urlsplit(endpoint.url).query)}
         texts |= {value.reveal() for _, value in source.params}
     texts |= {text.split()[-1] for text in texts if text.split()}
+    texts |= {text for source in settings.sources for _, text in body_texts(source.body)}
     return sorted((text for text in texts if len(text) >= MIN_SECRET_CHARS), key=len, reverse=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 
@@ -15,6 +16,7 @@ class Pace:
         self._lock = threading.Lock()
         self._interval_s = 0.0
         self._free_at = 0.0
+        self._started_at = -math.inf
         self._paused_until = 0.0
 
     def limit(self, requests_per_second: float | None) -> None:
@@ -24,21 +26,36 @@ class Pace:
                 self._interval_s = max(self._interval_s, 1 / requests_per_second)
 
     def reserve(self, now: float) -> float:
-        """Give the time of the next request that is free, and take it."""
+        """Give the next free time, and keep it for the caller: who came first is served first."""
         with self._lock:
             at = max(now, self._free_at)
             self._free_at = at + self._interval_s
             return at
 
+    def start(self, at: float, now: float) -> float:
+        """Start a request, if it may start yet.
+
+        A time that was kept is no promise: a pause, or a destination that is
+        behind, lets several pass, and those who waited must not ask all at once.
+
+        Args:
+            at: What `reserve` gave.
+            now: The present.
+
+        Returns:
+            When it may start; it has, unless that is in the future.
+        """
+        with self._lock:
+            ready_at = max(at, self._paused_until, self._started_at + self._interval_s)
+            if ready_at <= now:
+                self._started_at = now
+                self._free_at = max(self._free_at, now + self._interval_s)
+            return ready_at
+
     def pause(self, until: float) -> None:
         """Have nobody ask before then."""
         with self._lock:
             self._paused_until = max(self._paused_until, until)
-
-    @property
-    def paused_until(self) -> float:
-        """When asking may go on; in the past where nothing is paused."""
-        return self._paused_until
 
 
 class Paces:

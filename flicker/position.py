@@ -6,6 +6,7 @@ migration.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -204,10 +205,19 @@ def api_fingerprint(source: Source) -> str:
         facts += ["cursor_only"] if pagination.cursor_only else []
     facts += [source.time_filter_template] if source.time_filter_template else []
     facts += [source.method, source.location] if source.method != "GET" else []
-    facts += [source.body.reveal()] if source.body is not None else []
+    facts += [_shareable(source.body.reveal())] if source.body is not None else []
     facts += [source.time_filter_end_param] if source.time_filter_end_param else []
     facts += [source.fetch_each.url_field] if source.fetch_each is not None else []
     return blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+
+
+def _shareable(body: str) -> str:
+    """Give a JSON object without what are credentials by their names."""
+
+    def hide(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: "" if _CREDENTIAL_NAME.search(name) else value for name, value in members}
+
+    return json.dumps(json.loads(body, object_pairs_hook=hide))
 
 
 def dump_position(
@@ -296,12 +306,13 @@ def load_position(
         start_ns=state["start"],
         swept_ns=state.get("swept"),
     )
-    if fingerprint is not None and state["api"] not in {fingerprint, None}:
-        return position
+    # Nothing lists these a second time, so that they outlive a change of the API's paging.
     position.pending = [
         Pending(identity, concealer.restore(url) if concealer else url, at_ns)
         for identity, url, at_ns in state.get("pending", ())
     ]
+    if fingerprint is not None and state["api"] not in {fingerprint, None}:
+        return position
     position.place = _load_place(state["place"], concealer)
     position.place_since = state["place_since"]
     position.anchor = state["anchor"]
@@ -402,7 +413,7 @@ def view_position(state: dict[str, Any]) -> dict[str, Any]:
     }
     if kind in {"offset", "page"}:
         view[kind] = value
-    view["scanning"] = scan is not None
+    view["scanning"] = scan is not None or bool(state.get("pending"))
     return view
 
 

@@ -55,28 +55,25 @@ class Bounds:
 def page_request(source: Source, place: Place, bounds: Bounds) -> PageRequest:
     """Give the request for a place.
 
-    A URL that the API made is followed to the letter; nothing is added to it.
+    A URL that the API made is followed to the letter; nothing is added to it,
+    and a POST brings the same body along.
 
     Args:
         source: What to ask.
         place: Where in its listing.
         bounds: Left out where a token stands for them.
     """
-    query: list[Param] = []
-    merged: list[Param] = []
-    if place.kind == "url":
-        url = str(place.value)
-    else:
-        query = [(name, value.reveal()) for name, value in source.params]
-        params = [*time_params(source, bounds), *page_params(source.pagination, place)]
-        (merged if source.location == "body" else query).extend(params)
-        url = add_query(source.endpoint.url, query)
+    query: list[Param] = [(name, value.reveal()) for name, value in source.params]
+    params = [*time_params(source, bounds), *page_params(source.pagination, place)]
+    if source.location == "query":
+        query.extend(params)
+    url = str(place.value) if place.kind == "url" else add_query(source.endpoint.url, query)
     if source.method != "POST":
         return PageRequest(url)
     body = {} if source.body is None else json.loads(source.body.reveal())
-    for path, value in merged:
+    for path, value in params if source.location == "body" else ():
         put_at(body, path, value)
-    return PageRequest(url, "POST", json.dumps(body, ensure_ascii=False).encode())
+    return PageRequest(url, "POST", json.dumps(body).encode())
 
 
 def time_params(source: Source, bounds: Bounds) -> list[Param]:
@@ -98,15 +95,28 @@ def time_params(source: Source, bounds: Bounds) -> list[Param]:
 def put_at(body: dict[str, Any], path: str, value: str | int) -> None:
     """Put a value into a JSON object at a dotted path, making what is missing.
 
-    A key that is there with dots in it is meant literally.
+    As in a response, the longest key that is there wins, so that a key with
+    dots in it is meant literally, and a number picks from a list.
     """
-    if path in body:
-        body[path] = value
-        return
-    *parents, last = path.split(".")
-    for parent in parents:
-        inner = body.get(parent)
-        if not isinstance(inner, dict):
-            inner = body[parent] = {}
-        body = inner
-    body[last] = value
+    segments = path.split(".")
+    inside: Any = body
+    while True:
+        key, rest = _longest_key(inside, segments)
+        if not rest:
+            inside[key] = value
+            return
+        if not isinstance(inside[key], (dict, list)):
+            inside[key] = {}
+        inside, segments = inside[key], rest
+
+
+def _longest_key(inside: Any, segments: list[str]) -> tuple[str | int, list[str]]:
+    """Give the key that a path goes on with, made if it is missing, and the path behind it."""
+    if isinstance(inside, list):
+        return int(segments[0]), segments[1:]
+    for length in range(len(segments), 0, -1):
+        key = ".".join(segments[:length])
+        if key in inside:
+            return key, segments[length:]
+    inside[segments[0]] = None
+    return segments[0], segments[1:]

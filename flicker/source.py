@@ -23,6 +23,7 @@ from flicker.errors import (
 )
 from flicker.fetch import Fetch
 from flicker.items import EventPage, Flush, Mark
+from flicker.pagination import resolve_link
 from flicker.position import (
     Position,
     api_fingerprint,
@@ -179,7 +180,7 @@ class ApiPartition(SourcePartition):
     ) -> None:
         super().__init__(source.name, runtime)
         self._source = source
-        self._concealer = Concealer(source.endpoint, source.params)
+        self._concealer = Concealer(source.endpoint, source.params, source.body)
         self._fingerprint = api_fingerprint(source)
         position = Position(DedupWindow(source.name))
         if resume_state is not None:
@@ -191,6 +192,7 @@ class ApiPartition(SourcePartition):
                 # readable view told a place of another kind.
                 useless = {**resume_state, "api": ""}
                 position = load_position(useless, source.name, self._fingerprint, self._concealer)
+            self._drop_lost_entries(position, is_same_api=resume_state["api"] == self._fingerprint)
         self._scanner = Scanner(source, position)
         self._client = Client(
             source.endpoint,
@@ -248,6 +250,28 @@ class ApiPartition(SourcePartition):
         """Give the position."""
         return dump_position(self._scanner.position, self._fingerprint, self._concealer)
 
+    def _drop_lost_entries(self, position: Position, *, is_same_api: bool) -> None:
+        """Drop the entries that today's configuration cannot ask for, and say so."""
+
+        def is_lost(url: str) -> bool:
+            if self._source.fetch_each is None or is_concealed(url):
+                return True
+            try:
+                resolve_link(self._source.endpoint.url, url)
+            except ForeignLinkError:
+                # In the same API it is held up until somebody looks after it.
+                return not is_same_api
+            return False
+
+        kept = [entry for entry in position.pending if not is_lost(entry.url)]
+        if len(kept) < len(position.pending):
+            logger.error(
+                "entries were listed and not fetched before the configuration changed; they are"
+                " left out",
+                extra={"source": self._name, "entries": len(position.pending) - len(kept)},
+            )
+        position.pending = kept
+
     def _is_finished(self) -> bool:
         return self._is_read
 
@@ -274,7 +298,7 @@ class ApiPartition(SourcePartition):
     def _ask(self, now: float, outbox: Outbox | None) -> None:
         if self._asks_at is None:
             self._asks_at = self._pace.reserve(now)
-        ready_at = max(self._asks_at, self._pace.paused_until)
+        ready_at = self._pace.start(self._asks_at, now)
         if ready_at > now:
             self._due_at = ready_at
             self._awake_in_s = min(HEARTBEAT_S, ready_at - now)
@@ -374,7 +398,8 @@ class ApiPartition(SourcePartition):
         now = time.monotonic()
         runtime = self._runtime
         scanner = self._scanner
-        if error.status == NOT_FOUND and scanner.take_missing_page():
+        is_listing = scanner.pending is None
+        if is_listing and error.status == NOT_FOUND and scanner.take_missing_page():
             self._failures = 0
             if scanner.in_scan:
                 # A page back. An API that is gone has none of thousands.
@@ -384,16 +409,16 @@ class ApiPartition(SourcePartition):
             return
         self._failures += 1
         asked_s = getattr(error, "retry_after_s", None)
-        if asked_s is not None:
+        if asked_s is not None and not runtime.is_hopeless(0, asked_s):
             self._pace.pause(now + asked_s)
-        if scanner.pending is not None and self._take_missing_entry(error):
+        if not is_listing and self._take_missing_entry(error):
             return
         scanner.check_place()
-        if error.status in OFFSET_REFUSALS and scanner.take_end_of_offsets():
+        if is_listing and error.status in OFFSET_REFUSALS and scanner.take_end_of_offsets():
             self._failures = 0
             self._end_poll(runtime.outboxes.get(self._name))
             return
-        is_place_useless = scanner.pending is None and (
+        is_place_useless = is_listing and (
             error.status in CURSOR_REFUSALS
             or isinstance(error, ForeignLinkError)
             # An expired cursor may be what the body complains of; it does not say.
@@ -437,7 +462,10 @@ class ApiPartition(SourcePartition):
     def _take_missing_entry(self, error: RequestError) -> bool:
         """Leave an entry of a listing behind whose events the API has no longer."""
         is_refused = error.status in MISSING or isinstance(error, RefusedError)
-        if not is_refused or self._failures < ENTRY_ATTEMPTS:
+        is_last = self._failures >= ENTRY_ATTEMPTS or self._runtime.is_hopeless(
+            self._failures, None
+        )
+        if not is_refused or not is_last:
             return False
         logger.error(
             "the API lists an entry and does not give its events; they are left out",

@@ -27,6 +27,7 @@ ITEM = "{item}"
 
 _MAX_NAME_CHARS = 200
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_HOST_PART = re.compile(r"[0-9A-Za-z._-]+(?::[0-9]+)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding", "content-encoding"})
 # Tried in this order, so that the later ones may rely on the earlier.
@@ -146,6 +147,19 @@ def url_problem(text: str) -> str | None:
 def fill_url(url: str, item: str) -> str:
     """Put the item of `foreach` into a URL, percent-encoded but for slashes and colons."""
     return url.replace(ITEM, quote(item, safe="/:{}"))
+
+
+def filled_url_problem(url: str, item: str) -> str | None:
+    """Check what an item of `foreach` makes of a URL that is right without it."""
+    if ITEM not in url:
+        return None
+    host = url.partition("//")[2].partition("/")[0]
+    if ITEM in host.partition("?")[0] and not _HOST_PART.fullmatch(item):
+        return (
+            "has no valid host name: an item in the place of a host holds letters, digits, hyphens"
+            " and dots only"
+        )
+    return url_problem(fill_url(url, item))
 
 
 def _host_problem(parts: SplitResult) -> str | None:

@@ -97,7 +97,8 @@ def as_written(value: object) -> object:
     return value.text if isinstance(value, (WrittenInt, WrittenFloat)) else value
 
 
-def _as_param(value: object) -> object:
+def as_param(value: object) -> object:
+    """Give the text that stands for a value in a query."""
     return str(value).lower() if isinstance(value, bool) else as_written(value)
 
 
@@ -132,7 +133,7 @@ HeaderValue = Annotated[
 ParamValue = Annotated[
     SecretStr,
     GIVEN,
-    BeforeValidator(_as_param),
+    BeforeValidator(as_param),
     WithJsonSchema({"type": ["string", "number", "boolean"]}),
 ]
 ParamValues = Annotated[
@@ -144,7 +145,11 @@ ParamValues = Annotated[
         {
             "anyOf": [
                 {"type": ["string", "number", "boolean"]},
-                {"type": "array", "items": {"type": ["string", "number", "boolean"]}},
+                {
+                    "type": "array",
+                    "items": {"type": ["string", "number", "boolean"]},
+                    "minItems": 1,
+                },
             ]
         }
     ),
@@ -158,9 +163,9 @@ Pattern = Annotated[Text, must_pass(pattern_problem)]
 Item = Annotated[
     Text,
     GIVEN,
-    BeforeValidator(_as_param),
+    BeforeValidator(as_param),
     must_pass(name_problem),
-    WithJsonSchema({"type": ["string", "number"]}),
+    WithJsonSchema({"type": ["string", "number", "boolean"], "minLength": 1}),
 ]
 _TEXT_OR_TEXTS = WithJsonSchema(
     {

@@ -201,6 +201,7 @@ class SourceEntry(Entry):
     method: Literal["GET", "POST"] = Field(default="GET", description="How to ask.")
     body: dict[str, Any] | None = Field(
         default=None,
+        repr=False,
         description="JSON object to send with POST; what asks for time and page is put into it.",
     )
     foreach: Annotated[list[Item], Field(min_length=1)] | None = Field(

@@ -6,16 +6,18 @@ hides none of these problems. Values of the wrong kind are left to the models.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from flicker.config.checks import (
     ITEM,
-    fill_url,
+    filled_url_problem,
     header_name_problem,
+    header_value_problem,
     time_format_problem,
-    url_problem,
 )
+from flicker.config.fields import as_param
 from flicker.config.scalars import Expanded
 from flicker.timefmt import resolution_ns
 
@@ -102,7 +104,7 @@ def _names(source: dict[str, Any]) -> list[str]:
     if not name:
         return []
     if isinstance(items, list):
-        return list(dict.fromkeys(f"{name}/{item}" for item in items))
+        return list(dict.fromkeys(f"{name}/{as_param(item)}" for item in items))
     return [name]
 
 
@@ -110,6 +112,9 @@ def _request_relations(
     source: dict[str, Any], pagination: dict[str, Any], keys: Keys
 ) -> Iterator[Finding]:
     if source.get("method") == "POST":
+        for place, number in _numbers_in(source.get("body"), (*keys, "body")):
+            if not math.isfinite(number):
+                yield place, "is no number that JSON has a word for: write it as text"
         return
     if _has(source, "body"):
         yield (*keys, "body"), "is sent with POST only: add `method: POST`, or use `params`"
@@ -118,11 +123,22 @@ def _request_relations(
         yield (*keys, "pagination", "location"), message
 
 
+def _numbers_in(value: object, keys: Keys) -> Iterator[tuple[Keys, float]]:
+    if isinstance(value, dict):
+        for key, member in value.items():
+            yield from _numbers_in(member, (*keys, key))
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            yield from _numbers_in(member, (*keys, index))
+    elif isinstance(value, float):
+        yield keys, value
+
+
 def _item_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
     items = source.get("foreach")
     if not isinstance(items, list):
         return
-    texts = [str(item) for item in items]
+    texts = [str(as_param(item)) for item in items]
     for index, text in enumerate(texts):
         if text in texts[:index]:
             yield (*keys, "foreach", index), "is given twice: keep one of them"
@@ -133,11 +149,23 @@ def _item_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
             " `headers` or `body`"
         )
         yield (*keys, "foreach"), message
-    if texts and ITEM in _text(source, "endpoint"):
+    yield from _filled_relations(source, texts, keys)
+
+
+def _filled_relations(source: dict[str, Any], texts: list[str], keys: Keys) -> Iterator[Finding]:
+    """Find items that do not fit into the places that they are put into."""
+    urls = {"endpoint": _text(source, "endpoint")}
+    urls["oauth2.token_url"] = _text(_map(source, "oauth2"), "token_url")
+    for name, url in urls.items():
         for index, text in enumerate(texts):
-            problem = url_problem(fill_url(_text(source, "endpoint"), text))
+            problem = filled_url_problem(url, text)
             if problem:
-                yield (*keys, "foreach", index), f"makes an endpoint that {problem}"
+                yield (*keys, "foreach", index), f"makes an `{name}` that {problem}"
+    for name, value in _map(source, "headers").items():
+        for index, text in enumerate(texts):
+            problem = header_value_problem(text) if ITEM in str(value) else None
+            if problem:
+                yield (*keys, "foreach", index), f"makes a header {name} that {problem}"
 
 
 def _texts_in(value: object) -> Iterator[str]:
@@ -318,9 +346,7 @@ def _param_relations(
             yield (*keys, *place.split(".")), message
     location = pagination.get("location") or ("body" if source.get("method") == "POST" else "query")
     if location == "body":
-        for name in roles.keys() & _map(source, "body").keys():
-            message = f"is overwritten, since `{roles[name]}` names it too: remove one of them"
-            yield (*keys, "body", name), message
+        yield from _body_relations(source, roles, keys)
         return
     for name in roles.keys() & _map(source, "params").keys():
         message = (
@@ -334,6 +360,53 @@ def _param_relations(
             " which would be sent twice: remove one of them"
         )
         yield (*keys, "endpoint"), message
+
+
+def _body_relations(source: dict[str, Any], roles: dict[str, str], keys: Keys) -> Iterator[Finding]:
+    """Find what cannot be put into the body, or would take the place of something."""
+    end_name = _text(source, "time_filter_end_param")
+    if end_name and end_name == source.get("time_filter_param"):
+        message = (
+            "names the same parameter as `time_filter_param`, and in a body one name has one value:"
+            " rename it, or write both bounds into `time_filter_template`"
+        )
+        yield (*keys, "time_filter_end_param"), message
+    for name, role in roles.items():
+        place = (*keys, *role.split("."))
+        outer = next((other for other in roles if name.startswith(f"{other}.")), None)
+        if outer is not None:
+            yield place, f"leads into what `{roles[outer]}` names, which holds one value: rename it"
+        inside: Any = _map(source, "body")
+        walked: Keys = (*keys, "body")
+        segments = name.split(".")
+        while segments and (found := _step_into(inside, segments)) is not None:
+            key, segments = found
+            inside, walked = inside[key], (*walked, key)
+        if isinstance(inside, list) and segments:
+            message = (
+                f"leads into a list of {len(inside)} at `{segments[0]}`: name one of its elements,"
+                " the first is 0"
+            )
+            yield place, message
+        elif inside is not None and (not segments or not isinstance(inside, dict)):
+            message = (
+                f"is overwritten, since `{role}` names it too: remove one of them, or leave it null"
+            )
+            yield walked, message
+
+
+def _step_into(inside: object, segments: list[str]) -> tuple[str | int, list[str]] | None:
+    """Give the key that a path goes on with, the longest there is, and the path behind it."""
+    if isinstance(inside, list):
+        is_index = segments[0].isdecimal() and int(segments[0]) < len(inside)
+        return (int(segments[0]), segments[1:]) if is_index else None
+    if not isinstance(inside, dict):
+        return None
+    for length in range(len(segments), 0, -1):
+        key = ".".join(segments[:length])
+        if key in inside:
+            return key, segments[length:]
+    return None
 
 
 def _query_names(url: str) -> set[str]:

@@ -30,7 +30,7 @@ def _allow_expansions(schema: object) -> object:
     if not isinstance(schema, dict):
         return schema
     result = {key: _allow_expansions(value) for key, value in schema.items()}
-    if result.get("type") not in ("integer", "boolean") and "enum" not in result:
+    if result.get("type") not in ("integer", "number", "boolean") and "enum" not in result:
         return result
     about = {key: result.pop(key) for key in ("title", "description", "default") if key in result}
     return {**about, "anyOf": [result, {"type": "string", "pattern": r"\$\{"}]}

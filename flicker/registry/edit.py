@@ -63,8 +63,16 @@ def rewind(location: Path | S3Location, name: str, to_ns: int) -> int | None:
         if before.scan is None and from_ns is not None and from_ns < to_ns:
             # Nothing was read from the instant on; all of it is yet to come.
             return {}
+        # What the API is not asked to list again would be fetched never.
+        pending = [
+            entry
+            for entry in before.pending
+            if from_ns is not None and (entry.timestamp_ns is None or entry.timestamp_ns < from_ns)
+        ]
+        known = [*owed_identities(states, name), *(entry.identity for entry in pending)]
         position = Position(
-            DedupWindow.knowing(name, owed_identities(states, name)),
+            DedupWindow.knowing(name, known),
+            pending=pending,
             last_timestamp_ns=from_ns,
             start_ns=_start_ns(before, from_ns),
             rises=before.rises,

@@ -389,7 +389,7 @@ class ApiPartition(SourcePartition):
             error.status in CURSOR_REFUSALS or isinstance(error, ForeignLinkError)
         )
         watermark_ns = scanner.position.last_timestamp_ns
-        is_restart = is_place_useless and scanner.take_refusal()
+        is_restart = is_place_useless and scanner.take_refusal(time.time_ns())
         if is_restart:
             self._is_polling = False
             is_progress = scanner.position.last_timestamp_ns != watermark_ns

@@ -744,8 +744,8 @@ class Scanner:
         if max_age is None or read_to_ns is None or scan.until_ns is None:
             return
         max_age_ns = _span_ns(max_age)
-        if read_to_ns < scan.until_ns - max_age_ns * 3 // 4:
-            self.position.swept_ns = scan.until_ns - max_age_ns // 2
+        if read_to_ns < scan.until_ns - max_age_ns // 2:
+            self.position.swept_ns = scan.until_ns - max_age_ns // 4
 
     def _move_watermark(self, newest_ns: int) -> None:
         last_ns = self.position.last_timestamp_ns

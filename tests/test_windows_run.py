@@ -181,7 +181,7 @@ def test_a_registry_from_before_there_were_windows_is_read_on(
         old = {key: state[key] for key in state.keys() - {"swept", "pending"}}
         new = {"since_ns", "until", "until_ns", "window_end"}
         old["scan"] = {key: state["scan"][key] for key in state["scan"].keys() - new}
-        edit_states(home.recovery_dir, lambda _: {(POLL_STEP, "s"): old})
+        edit_states(home.recovery_dir, {(POLL_STEP, "s"): old})
         api.before_reply = None
         done = home.run_once()
         assert done.code == 0, done.stderr

@@ -299,7 +299,7 @@ def worlds(draw: st.DrawFn) -> World:
     )
 
 
-@budget(max_examples=500, deadline=None)
+@budget(max_examples=250, deadline=None)
 @given(worlds())
 def test_every_event_is_read_exactly_once(world: World) -> None:
     """T54 T57 T59: any format, paging, order, delay, lookback, window, clock and crash.
@@ -462,6 +462,22 @@ def test_a_source_with_windows_and_without_a_beginning_begins_one_window_ago() -
     reader.read()
     assert reader.ids == ids(rows[1:])
     assert reader.seconds()[1] == (98, 108)
+
+
+def test_windows_that_are_configured_later_pass_over_nothing() -> None:
+    """T57 a source that was read without them goes on from where it stands."""
+    rows = [row(number, 7 * number) for number in range(10)]
+    vendor = Vendor(rows[:3])
+    source = make_windowed(vendor, time_filter_end_param=None)
+    reader = WindowReader(source, vendor, after_noon(15))
+    reader.read()
+    reader.source = make_windowed(vendor, max_window=seconds(10), delay=seconds(1))
+    reader.crash()
+    vendor.rows += rows[3:]
+    vendor.longest_ns = 10 * SECOND_NS
+    reader.clock.move(60 * SECOND_NS)
+    reader.read()
+    assert reader.ids == ids(rows)
 
 
 # -------------------------------------------------------------------- clocks
@@ -671,16 +687,20 @@ def test_max_pages_does_not_make_a_scan_too_old() -> None:
 # ------------------------------------------------------------------ refusals
 
 
+@pytest.mark.parametrize("max_age", [None, 100])
 @pytest.mark.parametrize("max_window", [None, 20])
 @pytest.mark.parametrize("paging", ["offset", "page"])
 def test_offsets_that_are_refused_are_gone_around_by_time(
-    paging: str, max_window: int | None, caplog: pytest.LogCaptureFixture
+    paging: str, max_window: int | None, max_age: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """T28 oldest first: the next request asks from the last timestamp on; none is skipped."""
     rows = [row(number, number // 3) for number in range(90)]
-    vendor = Vendor(rows, paging=paging, size=4, most_rows=24 if paging == "offset" else 6 * 4)
+    vendor = Vendor(rows, paging=paging, size=4, most_rows=24)
     source = make_windowed(
-        vendor, start_time=NOON_NS, max_window=None if max_window is None else seconds(max_window)
+        vendor,
+        start_time=NOON_NS,
+        max_window=None if max_window is None else seconds(max_window),
+        max_age=None if max_age is None else seconds(max_age),
     )
     reader = WindowReader(source, vendor, after_noon(60))
     refusals = read_around_refusals(reader)

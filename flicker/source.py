@@ -425,7 +425,7 @@ class ApiPartition(SourcePartition):
             or (isinstance(error, ErrorBodyError) and self._failures >= PLACE_ATTEMPTS)
         )
         watermark_ns = scanner.position.last_timestamp_ns
-        is_restart = is_place_useless and scanner.take_refusal()
+        is_restart = is_place_useless and scanner.take_refusal(time.time_ns())
         if is_restart:
             self._is_polling = False
             is_progress = scanner.position.last_timestamp_ns != watermark_ns

@@ -75,7 +75,6 @@ def rewind(location: Path | S3Location, name: str, to_ns: int) -> int | None:
             pending=pending,
             last_timestamp_ns=from_ns,
             start_ns=_start_ns(before, from_ns),
-            pending=before.pending,
             rises=before.rises,
             falls=before.falls,
             shifts=before.shifts,

@@ -8,6 +8,7 @@ kept in `refusals`, so that a test can say that nobody asked wrongly.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import threading
 import time
@@ -118,7 +119,7 @@ class Vendor:
         name: Of the file in `configs/vendors/`.
         emulated: What of the vendor's behaviour is played, for the docs.
         not_emulated: What is not.
-        routes: By method and path: `GET /api/v1/logs`.
+        routes: By method and path, in which `*` is anything: `GET /api/v1/logs`.
         authorise: Gives what is wrong with a request's credentials, if anything
             is; not asked for the paths in `open_paths`.
         open_paths: Those that hand out tokens.
@@ -130,8 +131,9 @@ class Vendor:
         parts: Events that one record becomes.
         tick_ns: Precision of the timestamps.
         lag_s: Age of an event's timestamp when it becomes visible.
-        late_s: By how much an event may be older than the newest and is still
-            found; 0 where the vendor leaves no way to find it.
+        late_s: By how much older than the newest an event may come, where the
+            vendor's order of arrival finds it; otherwise the configuration's
+            `lookback_ms` says so.
         limited: The refusal of a client that is too quick, for about a second.
         error_body: Of a status and a problem.
         lanes: What a configuration with `foreach` polls apart; each has a log.
@@ -284,9 +286,7 @@ class VendorApi(EmbeddedServer):
 
     def _answer(self, request: Request) -> Response:
         vendor = self.vendor
-        route = vendor.routes.get(f"{request.method} {request.path}")
-        if route is None:
-            raise RefusedError(f"there is no {request.method} {request.path}", 404)
+        route = self._find_route(f"{request.method} {request.path}")
         if request.path in vendor.open_paths:
             return route(self, request)
         problem = vendor.authorise(self, request)
@@ -302,6 +302,12 @@ class VendorApi(EmbeddedServer):
             is_limited = self._to_limit > 0
             self._to_limit -= is_limited
         return vendor.limited() if is_limited else route(self, request)
+
+    def _find_route(self, target: str) -> Callable[[VendorApi, Request], Response]:
+        for pattern, route in self.vendor.routes.items():
+            if fnmatch.fnmatchcase(target, pattern):
+                return route
+        raise RefusedError(f"there is no {target}", 404)
 
     def _refuse(self, status: int, problem: str) -> Response:
         return Response(status, body=self.vendor.error_body(status, problem))

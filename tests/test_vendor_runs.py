@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CONFIGS = ROOT / "configs" / "vendors"
 QUICK = {"polling_frequency_ms": 200, "flush_interval_ms": 50}
+QUICK_IF_CAPPED = {"requests_per_second": 50}
 # No divisor of a page's size, so that a page ends inside of such a group.
 SHARING = 7
 ORIGIN = re.compile(r"https?://[^/?]+")
@@ -36,7 +37,8 @@ class Run:
         self._config = yaml.safe_load((CONFIGS / f"{vendor.name}.yaml").read_text(encoding="utf-8"))
         for source in self._config["api_sources"]:
             self._lead_here(source)
-            source |= {**QUICK, **vendor.overrides}
+            capped = {key: value for key, value in QUICK_IF_CAPPED.items() if key in source}
+            source |= {**QUICK, **capped, **vendor.overrides}
         home.configure(*self._config["api_sources"], destination=self._config["destination"])
         self._environ = {
             "SIEM_URL": siem.url,

@@ -46,7 +46,7 @@ VENDORS = (
         },
         authorise=headers(dd_api_key="dd-key", dd_application_key="dd-app-key"),
         environ=given(
-            DD_SITE="datadoghq.com", DD_API_KEY="dd-key", DD_APPLICATION_KEY="dd-app-key"
+            DATADOG_SITE="datadoghq.com", DATADOG_API_KEY="dd-key", DATADOG_APP_KEY="dd-app-key"
         ),
         make_event=_make_event,
         serial_of=lambda event: event["id"].removeprefix("AQAAAY"),

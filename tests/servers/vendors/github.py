@@ -100,9 +100,7 @@ VENDORS = (
             )
         },
         authorise=headers(**_HEADERS),
-        environ=given(
-            GHES_HOST="github.acme.example", GHES_ENTERPRISE="acme", GHES_TOKEN="github-token"
-        ),
+        environ=given(GHES_HOST="github.acme.example", GHES_ORG="acme", GHES_TOKEN="github-token"),
         make_event=_make_event,
         serial_of=_serial_of,
         limited=retry_after({"message": "You have exceeded a secondary rate limit"}),

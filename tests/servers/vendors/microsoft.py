@@ -58,11 +58,10 @@ def _error(status: int, problem: str) -> dict[str, object]:
     return {"error": {"code": str(status), "message": problem}}
 
 
-_ENVIRON = given(
-    AZURE_TENANT_ID="tenant-1",
-    AZURE_CLIENT_ID="entra-client",
-    AZURE_CLIENT_SECRET="entra-secret",
-    AZURE_SUBSCRIPTION_ID="subscription-1",
+_ENTRA = given(
+    ENTRA_TENANT_ID="tenant-1",
+    ENTRA_CLIENT_ID="entra-client",
+    ENTRA_CLIENT_SECRET="entra-secret",
 )
 _GRAPH = "https://graph.microsoft.com/.default"
 
@@ -93,7 +92,7 @@ VENDORS = (
         },
         open_paths=(TOKEN_PATH,),
         authorise=bearer,
-        environ=_ENVIRON,
+        environ=_ENTRA,
         make_event=_make_event_at("activityDateTime", "id"),
         serial_of=lambda event: event["id"].rpartition("_")[2],
         limited=retry_after(_error(429, "TooManyRequests")),
@@ -122,7 +121,7 @@ VENDORS = (
         },
         open_paths=(TOKEN_PATH,),
         authorise=bearer,
-        environ=_ENVIRON,
+        environ=_ENTRA,
         make_event=_make_event_at("createdDateTime", "id"),
         serial_of=lambda event: event["id"].rpartition("_")[2],
         limited=retry_after(_error(429, "TooManyRequests")),
@@ -144,7 +143,8 @@ VENDORS = (
                 envelope=_write_azure,
                 bounds=expression(
                     "$filter",
-                    r"eventTimestamp ge '(?P<since>[^']+)' and eventTimestamp le '(?P<until>[^']+)'",
+                    r"eventTimestamp ge '(?P<since>[^']+)' "
+                    r"and eventTimestamp le '(?P<until>[^']+)'",
                     parse=_kept,
                     required=True,
                 ),
@@ -158,7 +158,12 @@ VENDORS = (
         },
         open_paths=(TOKEN_PATH,),
         authorise=bearer,
-        environ=_ENVIRON,
+        environ=given(
+            AZURE_TENANT_ID="tenant-1",
+            AZURE_SUBSCRIPTION_ID="subscription-1",
+            AZURE_CLIENT_ID="entra-client",
+            AZURE_CLIENT_SECRET="entra-secret",
+        ),
         make_event=_make_event_at("eventTimestamp", "eventDataId"),
         serial_of=lambda event: event["eventDataId"].rpartition("_")[2],
         limited=retry_after(_error(429, "TooManyRequests")),

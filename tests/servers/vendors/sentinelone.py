@@ -42,7 +42,7 @@ VENDORS = (
             )
         },
         authorise=headers(authorization="ApiToken s1-token"),
-        environ=given(SENTINELONE_DOMAIN="acme.sentinelone.net", SENTINELONE_TOKEN="s1-token"),
+        environ=given(SENTINELONE_DOMAIN="acme.sentinelone.net", SENTINELONE_API_TOKEN="s1-token"),
         make_event=_make_event,
         serial_of=lambda event: str(int(event["id"]) - 1234567890123456789),
         limited=retry_after({"errors": [{"code": 4290010, "title": "Too many requests"}]}),

@@ -38,7 +38,7 @@ VENDORS = (
             )
         },
         authorise=headers(authorization="Bearer xoxp-slack-token"),
-        environ=given(SLACK_TOKEN="xoxp-slack-token"),
+        environ=given(SLACK_AUDIT_TOKEN="xoxp-slack-token"),
         make_event=_make_event,
         serial_of=lambda event: event["id"].rpartition("-")[2],
         limited=retry_after({"ok": False, "error": "ratelimited"}),

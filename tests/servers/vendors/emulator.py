@@ -118,7 +118,8 @@ class Vendor:
         name: Of the file in `configs/vendors/`.
         emulated: What of the vendor's behaviour is played, for the docs.
         not_emulated: What is not.
-        routes: By method and path: `GET /api/v1/logs`.
+        routes: By method and path: `GET /api/v1/logs`, or the beginning of
+            paths: `GET /blobs/*`.
         authorise: Gives what is wrong with a request's credentials, if anything
             is; not asked for the paths in `open_paths`.
         open_paths: Those that hand out tokens.
@@ -284,9 +285,7 @@ class VendorApi(EmbeddedServer):
 
     def _answer(self, request: Request) -> Response:
         vendor = self.vendor
-        route = vendor.routes.get(f"{request.method} {request.path}")
-        if route is None:
-            raise RefusedError(f"there is no {request.method} {request.path}", 404)
+        route = self._find_route(request)
         if request.path in vendor.open_paths:
             return route(self, request)
         problem = vendor.authorise(self, request)
@@ -302,6 +301,14 @@ class VendorApi(EmbeddedServer):
             is_limited = self._to_limit > 0
             self._to_limit -= is_limited
         return vendor.limited() if is_limited else route(self, request)
+
+    def _find_route(self, request: Request) -> Callable[[VendorApi, Request], Response]:
+        asked = f"{request.method} {request.path}"
+        for pattern, route in self.vendor.routes.items():
+            start, star, _ = pattern.partition("*")
+            if asked.startswith(start) if star else asked == pattern:
+                return route
+        raise RefusedError(f"there is no {asked}", 404)
 
     def _refuse(self, status: int, problem: str) -> Response:
         return Response(status, body=self.vendor.error_body(status, problem))

@@ -18,6 +18,7 @@ TimeFormat = str
 """`rfc3339`, `iso8601`, `unix`, `unix_ms`, `date`, or `strftime:` and a pattern."""
 
 PaginationType = Literal["offset", "cursor", "page", "link_header", "next_url", "none"]
+ResponseFormat = Literal["json", "ndjson", "csv"]
 WireFormat = Literal["json", "ndjson"]
 
 
@@ -171,15 +172,44 @@ class Retry:
 
 
 @dataclass(frozen=True)
+class FetchEach:
+    """How to get what the entries of a listing only point at.
+
+    Attributes:
+        url_field: Path of the URL inside an entry.
+        results_field: The other paths are those of what is fetched.
+    """
+
+    url_field: str
+    results_field: str = ""
+    timestamp_field: str | None = None
+    message_field: str | None = None
+    id_field: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Source:
     """One API to poll.
 
     Attributes:
         params: Static query parameters, added to those of the endpoint's URL.
+        body: JSON object to send with POST, as text.
+        location: Where the parameters for time and page go.
+        requests_per_second: Of all sources of the group together.
+        rate_limit_group: Shares that, and pauses; None for a source of its own.
         start_time: Where a source without a position begins: nanoseconds since
             1970 (UTC) for an instant, a timedelta for so long before now.
         time_filter_template: What `time_filter_param` is sent, with `{since}` in
-            the place of the instant.
+            the place of the instant and `{until}` in that of the upper bound.
+        time_filter_end_param: Parameter of the upper bound.
+        delay: The upper bound is this much before now.
+        max_window: Longest span that one scan asks for.
+        max_age: No scan asks for anything older.
+        success_field: Path of what says that a request succeeded.
+        error_field: Path of what says that it failed.
+        decode_field: Path of text that holds the event as JSON.
+        explode_field: Path of a list whose elements are events of their own.
+        response_format: Of the page, or of what `fetch_each` fetches.
         lookback: Each scan asks from this much before the watermark.
         max_pages: Pages of one poll; the next poll goes on where it ended.
     """
@@ -188,14 +218,29 @@ class Source:
     endpoint: Endpoint
     destination: Destination
     params: tuple[tuple[str, Secret], ...] = ()
+    method: Literal["GET", "POST"] = "GET"
+    body: Secret | None = None
+    location: Literal["query", "body"] = "query"
+    requests_per_second: float | None = None
+    rate_limit_group: str | None = None
     poll_interval: timedelta = timedelta(seconds=30)
     results_field: str = ""
     timestamp_field: str | None = None
     message_field: str | None = None
-    id_field: str | None = None
+    id_field: tuple[str, ...] | None = None
+    response_format: ResponseFormat = "json"
+    success_field: str | None = None
+    error_field: str | None = None
+    decode_field: str | None = None
+    explode_field: str | None = None
+    fetch_each: FetchEach | None = None
     time_filter_param: str | None = None
     time_filter_format: TimeFormat = "rfc3339"
     time_filter_template: str | None = None
+    time_filter_end_param: str | None = None
+    delay: timedelta = timedelta(0)
+    max_window: timedelta | None = None
+    max_age: timedelta | None = None
     start_time: int | timedelta | None = None
     lookback: timedelta = timedelta(0)
     pagination: Pagination | None = None
@@ -205,6 +250,13 @@ class Source:
     flush_interval: timedelta = timedelta(seconds=30)
     match_on: tuple[re.Pattern[str], ...] = ()
     exclude_on: tuple[re.Pattern[str], ...] = ()
+
+    @property
+    def has_upper_bound(self) -> bool:
+        """Whether requests say up to when they ask."""
+        return self.time_filter_end_param is not None or "{until}" in (
+            self.time_filter_template or ""
+        )
 
 
 @dataclass(frozen=True)

@@ -246,7 +246,7 @@ class ApiPartition(SourcePartition):
             results_field=source.results_field,
             timestamp_field=source.timestamp_field,
             message_field=source.message_field,
-            id_field=source.id_field,
+            id_field=source.id_field[0] if source.id_field else None,
             next_cursor_field=pagination.token_field if pagination else None,
             cursor_from_last=pagination.cursor_from_last if pagination else None,
             has_more_field=pagination.has_more_field if pagination else None,

@@ -248,11 +248,15 @@ def format_instant(seconds: float) -> str:
 
 def floor_to(instant_ns: int, form: TimeFormat) -> int:
     """Return the instant that the text of `format_timestamp` denotes: never a later one."""
-    resolution_ns = _RESOLUTION_NS.get(form)
-    if resolution_ns is None:
-        found = _DIRECTIVE.findall(form)
-        resolution_ns = min(_DIRECTIVES[one] for one in found if _DIRECTIVES[one])
-    return instant_ns - instant_ns % resolution_ns
+    return instant_ns - instant_ns % resolution_ns(form)
+
+
+def resolution_ns(form: TimeFormat) -> int:
+    """Return the nanoseconds between two instants that a form can tell apart."""
+    known = _RESOLUTION_NS.get(form)
+    if known is not None:
+        return known
+    return min(_DIRECTIVES[one] for one in _DIRECTIVE.findall(form) if _DIRECTIVES[one])
 
 
 def strftime_problem(pattern: str) -> str | None:

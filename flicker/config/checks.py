@@ -13,7 +13,7 @@ import warnings
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from flicker.timefmt import STRFTIME, TIME_FORMATS, parse_start_time, strftime_problem
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 EMPTY = "is empty: give it a value, or remove the key"
+
+ITEM = "{item}"
+"""Stands for the item of `foreach`."""
 
 _MAX_NAME_CHARS = 200
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
@@ -138,6 +141,11 @@ def url_problem(text: str) -> str | None:
         return _host_problem(urlsplit(text))
     except ValueError:
         return "is no URL: are the brackets of its IPv6 address right?"
+
+
+def fill_url(url: str, item: str) -> str:
+    """Put the item of `foreach` into a URL, percent-encoded but for slashes and colons."""
+    return url.replace(ITEM, quote(item, safe="/:{}"))
 
 
 def _host_problem(parts: SplitResult) -> str | None:

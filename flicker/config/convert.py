@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from flicker.config.checks import compile_pattern, expand_home
+from flicker.config.checks import ITEM, compile_pattern, expand_home, fill_url
 from flicker.config.models import BasicAuth, BearerAuth, HeaderAuth, RetryEntry, TlsEntry
 from flicker.settings import (
     Basic,
     Credentials,
     Destination,
     Endpoint,
+    FetchEach,
     Pagination,
     Retry,
     Secret,
@@ -22,7 +24,7 @@ from flicker.settings import (
 from flicker.timefmt import parse_start_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from pydantic import SecretStr
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         BasicEntry,
         ConfigFile,
         DestinationEntry,
+        FetchEntry,
         SourceEntry,
     )
     from flicker.config.pages import AnyPagination
@@ -42,37 +45,74 @@ def to_settings(entry: ConfigFile) -> Settings:
     """Turn a file without problems into what it means."""
     shared = None if entry.destination is None else _destination(entry.destination)
     return Settings(
-        sources=tuple(_source(source, shared) for source in entry.api_sources),
+        sources=tuple(
+            _source(source, shared, item)
+            for source in entry.api_sources
+            for item in source.foreach or (None,)
+        ),
         retry=_retry(entry.retry or RetryEntry()),
         dead_letter_path=_optional(entry.dead_letter_path, expand_home),
     )
 
 
-def _source(entry: SourceEntry, shared: Destination | None) -> Source:
+def _source(entry: SourceEntry, shared: Destination | None, item: str | None) -> Source:
+    """Turn an entry into a source.
+
+    Args:
+        entry: Checked.
+        shared: The file's destination.
+        item: The one of `foreach` that `{item}` stands for.
+    """
     destination = shared if entry.destination is None else _destination(entry.destination)
     if destination is None:
         message = "a source without a destination has passed the checks"
         raise AssertionError(message)
+
+    def fill(text: str) -> str:
+        return text if item is None else text.replace(ITEM, item)
+
     pages = None if entry.pagination is None else entry.pagination.max_pages
+    location = None if entry.pagination is None else entry.pagination.location
     return Source(
-        name=entry.name,
+        name=entry.name if item is None else f"{entry.name}/{item}",
         endpoint=_endpoint(
             entry,
             Credentials(
                 basic=_optional(entry.basic, _basic),
                 api_key=_optional(entry.api_key, _secret),
             ),
+            fill,
         ),
         destination=destination,
-        params=_secrets(entry.params),
+        params=tuple(
+            (name, Secret(fill(value.get_secret_value())))
+            for name, values in (entry.params or {}).items()
+            for value in values
+        ),
+        method=entry.method,
+        body=_optional(entry.body, lambda body: Secret(json.dumps(_filled(body, fill)))),
+        location=location or ("body" if entry.method == "POST" else "query"),
+        requests_per_second=entry.requests_per_second,
+        # Those of one entry have the same credentials, and so the same quota.
+        rate_limit_group=entry.rate_limit_group or (None if item is None else entry.name),
         poll_interval=_span(entry.polling_frequency_ms),
         results_field=entry.results_field or "",
         timestamp_field=entry.timestamp_field,
         message_field=entry.message_field,
-        id_field=entry.id_field,
+        id_field=_optional(entry.id_field, tuple),
+        response_format=entry.response_format,
+        success_field=entry.success_field,
+        error_field=entry.error_field,
+        decode_field=entry.decode_field,
+        explode_field=entry.explode_field,
+        fetch_each=_optional(entry.fetch_each, _fetch_each),
         time_filter_param=entry.time_filter_param,
         time_filter_format=entry.time_filter_format,
-        time_filter_template=entry.time_filter_template,
+        time_filter_template=_optional(entry.time_filter_template, fill),
+        time_filter_end_param=entry.time_filter_end_param,
+        delay=_span(entry.delay_ms),
+        max_window=_optional(entry.max_window_ms, _span),
+        max_age=_optional(entry.max_age_ms, _span),
         start_time=_optional(entry.start_time, parse_start_time),
         lookback=_span(entry.lookback_ms),
         pagination=None if entry.pagination is None else _pagination(entry.pagination),
@@ -83,6 +123,25 @@ def _source(entry: SourceEntry, shared: Destination | None) -> Source:
         match_on=tuple(map(compile_pattern, entry.match_on or ())),
         exclude_on=tuple(map(compile_pattern, entry.exclude_on or ())),
     )
+
+
+def _fetch_each(entry: FetchEntry) -> FetchEach:
+    return FetchEach(
+        url_field=entry.url_field,
+        results_field=entry.results_field or "",
+        timestamp_field=entry.timestamp_field,
+        message_field=entry.message_field,
+        id_field=_optional(entry.id_field, tuple),
+    )
+
+
+def _filled(value: object, fill: Callable[[str], str]) -> object:
+    """Replace `{item}` in all texts of a JSON value."""
+    if isinstance(value, dict):
+        return {fill(key): _filled(member, fill) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_filled(member, fill) for member in value]
+    return fill(value) if isinstance(value, str) else value
 
 
 def _destination(entry: DestinationEntry) -> Destination:
@@ -106,10 +165,17 @@ def _destination_credentials(entry: DestinationEntry) -> Credentials:
     )
 
 
-def _endpoint(entry: SourceEntry | DestinationEntry, credentials: Credentials) -> Endpoint:
+def _endpoint(
+    entry: SourceEntry | DestinationEntry,
+    credentials: Credentials,
+    fill: Callable[[str], str] = str,
+) -> Endpoint:
     return Endpoint(
-        url=entry.endpoint.get_secret_value(),
-        headers=_secrets(entry.headers),
+        url=fill_url(entry.endpoint.get_secret_value(), fill(ITEM)),
+        headers=tuple(
+            (name, Secret(fill(value.get_secret_value())))
+            for name, value in (entry.headers or {}).items()
+        ),
         credentials=credentials,
         tls=_tls(entry.tls or TlsEntry()),
         timeout=_span(entry.timeout_ms),
@@ -118,7 +184,8 @@ def _endpoint(entry: SourceEntry | DestinationEntry, credentials: Credentials) -
 
 def _pagination(entry: AnyPagination) -> Pagination:
     return Pagination(
-        type=entry.pagination_type, **entry.model_dump(exclude={"pagination_type", "max_pages"})
+        type=entry.pagination_type,
+        **entry.model_dump(exclude={"pagination_type", "max_pages", "location"}),
     )
 
 
@@ -142,10 +209,6 @@ def _retry(entry: RetryEntry) -> Retry:
 
 def _basic(entry: BasicEntry) -> Basic:
     return Basic(username=_secret(entry.username), password=_secret(entry.password))
-
-
-def _secrets(values: Mapping[str, SecretStr] | None) -> tuple[tuple[str, Secret], ...]:
-    return tuple((name, _secret(value)) for name, value in (values or {}).items())
 
 
 def _secret(value: SecretStr) -> Secret:

@@ -23,6 +23,7 @@ from flicker.config.checks import (
     bearer_problem,
     file_problem,
     header_value_problem,
+    name_problem,
     param_name_problem,
     pattern_problem,
     url_problem,
@@ -67,6 +68,15 @@ def _whole(value: object) -> object:
     return number
 
 
+def _number(value: object) -> object:
+    if not isinstance(value, Expanded):
+        return value
+    number = value.as_number()
+    if number is None:
+        raise wrong("must be a number such as 0.5, but what the `${...}` stands for is none")
+    return number
+
+
 def _switch(value: object) -> object:
     if not isinstance(value, Expanded):
         return value
@@ -95,6 +105,10 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _as_items(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
 GIVEN = BeforeValidator(_given)
 WHOLE = BeforeValidator(_whole)
 
@@ -103,6 +117,7 @@ CountOrZero = Annotated[int, Field(ge=0, le=_MAX_COUNT), WHOLE]
 Milliseconds = Annotated[int, Field(ge=1, le=_MAX_SPAN_MS), WHOLE]
 MillisecondsOrZero = Annotated[int, Field(ge=0, le=_MAX_SPAN_MS), WHOLE]
 Bytes = Annotated[int, Field(ge=1, le=2**40), WHOLE]
+Rate = Annotated[float, Field(gt=0, le=1000), BeforeValidator(_number)]
 Concurrency = Annotated[int, Field(ge=1, le=64), WHOLE]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Text = Annotated[str, Field(min_length=1)]
@@ -120,24 +135,43 @@ ParamValue = Annotated[
     BeforeValidator(_as_param),
     WithJsonSchema({"type": ["string", "number", "boolean"]}),
 ]
+ParamValues = Annotated[
+    list[ParamValue],
+    GIVEN,
+    BeforeValidator(_as_items),
+    Field(min_length=1),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": ["string", "number", "boolean"]},
+                {"type": "array", "items": {"type": ["string", "number", "boolean"]}},
+            ]
+        }
+    ),
+]
 BearerToken = Annotated[SecretStr, must_pass(bearer_problem)]
 Url = Annotated[
     SecretStr, must_pass(url_problem), WithJsonSchema({"type": "string", "minLength": 1})
 ]
 FilePath = Annotated[Text, must_pass(file_problem)]
 Pattern = Annotated[Text, must_pass(pattern_problem)]
-Patterns = Annotated[
-    list[Pattern],
-    BeforeValidator(_as_list),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "minLength": 1},
-                {"type": "array", "items": {"type": "string", "minLength": 1}},
-            ]
-        }
-    ),
+Item = Annotated[
+    Text,
+    GIVEN,
+    BeforeValidator(_as_param),
+    must_pass(name_problem),
+    WithJsonSchema({"type": ["string", "number"]}),
 ]
+_TEXT_OR_TEXTS = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            {"type": "array", "items": {"type": "string", "minLength": 1}},
+        ]
+    }
+)
+Patterns = Annotated[list[Pattern], BeforeValidator(_as_list), _TEXT_OR_TEXTS]
+Paths = Annotated[list[Text], BeforeValidator(_as_list), Field(min_length=1), _TEXT_OR_TEXTS]
 
 
 class Entry(BaseModel):

@@ -18,6 +18,7 @@ from flicker.config.models import (
     BearerAuth,
     ConfigFile,
     DestinationEntry,
+    FetchEntry,
     HeaderAuth,
     RetryEntry,
     SourceEntry,
@@ -37,6 +38,7 @@ _SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "auth": (BearerAuth, BasicAuth, HeaderAuth),
     "basic": (BasicEntry,),
     "tls": (TlsEntry,),
+    "fetch_each": (FetchEntry,),
     "retry": (RetryEntry,),
     _TOP: (ConfigFile,),
 }
@@ -56,12 +58,14 @@ _NAME_LIKE_KEY = re.compile(r"[A-Za-z0-9_$@][A-Za-z0-9_.$@\[\]-]{0,63}\Z")
 
 _LIMIT_MESSAGES = {
     "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt:g}",
     "less_than_equal": "must be at most {le}",
     "too_short": "must hold at least one entry",
 }
 _MAPPING = "a mapping (indented lines of `key: value`)"
 _EXPECTED = {
     "int_type": "a whole number such as 100",
+    "float_type": "a number such as 0.5",
     "bool_type": "true or false",
     "string_type": "text",
     "list_type": "a list (each entry begins with `- `)",

@@ -6,7 +6,7 @@ is told by `convert`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema
 
@@ -31,11 +31,14 @@ from flicker.config.fields import (
     FilePath,
     Headers,
     HeaderText,
+    Item,
     Milliseconds,
     MillisecondsOrZero,
     ParamName,
-    ParamValue,
+    ParamValues,
+    Paths,
     Patterns,
+    Rate,
     Switch,
     Text,
     Url,
@@ -127,6 +130,30 @@ class DestinationEntry(Entry):
     timeout_ms: Milliseconds = Field(default=30000, description="Bound on one whole request.")
 
 
+class FetchEntry(Entry):
+    """How to get what the entries of a listing only point at."""
+
+    url_field: Text = Field(
+        description="Dotted path, inside an entry, of the URL to get, absolute or relative."
+    )
+    results_field: str | None = Field(
+        default="",
+        description="Dotted path of the list of events in what is fetched; empty where it is the"
+        " list.",
+    )
+    timestamp_field: Text | None = Field(
+        default=None, description="Dotted path of an event's timestamp, inside the event."
+    )
+    message_field: Text | None = Field(
+        default=None, description="Dotted path of an event's message, inside the event."
+    )
+    id_field: Paths | None = Field(
+        default=None,
+        description="Dotted path of an event's identity; without it, its place in what was"
+        " fetched.",
+    )
+
+
 class SourceEntry(Entry):
     """One API to poll."""
 
@@ -141,8 +168,27 @@ class SourceEntry(Entry):
     api_key: Annotated[HeaderText | None, GIVEN] = Field(
         default=None, description="Sent as the header X-API-Key."
     )
-    params: dict[str, ParamValue] | None = Field(
-        default=None, description="Query parameters of every request."
+    params: dict[str, ParamValues] | None = Field(
+        default=None,
+        description="Query parameters of every request; a list is sent one by one under the same"
+        " name.",
+    )
+    method: Literal["GET", "POST"] = Field(default="GET", description="How to ask.")
+    body: dict[str, Any] | None = Field(
+        default=None,
+        description="JSON object to send with POST; what asks for time and page is put into it.",
+    )
+    foreach: Annotated[list[Item], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Makes one source of each item, named NAME/ITEM, with {item} replaced wherever"
+        " it stands.",
+    )
+    requests_per_second: Rate | None = Field(
+        default=None, description="Ask no more often than this."
+    )
+    rate_limit_group: Text | None = Field(
+        default=None,
+        description="Sources of one group share their `requests_per_second` and their pauses.",
     )
     polling_frequency_ms: Milliseconds = Field(
         default=30000, description="Milliseconds from one poll to the next."
@@ -151,15 +197,44 @@ class SourceEntry(Entry):
         default="",
         description="Dotted path of the list of events; empty where the response is the list.",
     )
+    response_format: Literal["json", "ndjson", "csv"] = Field(
+        default="json",
+        description="Form of the response, or of what `fetch_each` fetches: a JSON document, one"
+        " JSON value a line, or CSV whose first line names the columns.",
+    )
+    success_field: Text | None = Field(
+        default=None,
+        description="Dotted path of what says that the request succeeded: true, or a word such as"
+        " OK. Anything else is a failure.",
+    )
+    error_field: Text | None = Field(
+        default=None,
+        description="Dotted path of what says that it failed, with whatever status; empty or"
+        " missing where it did not.",
+    )
+    decode_field: Text | None = Field(
+        default=None,
+        description="Dotted path, inside an entry, of text that holds the event as JSON.",
+    )
+    explode_field: Text | None = Field(
+        default=None,
+        description="Dotted path, inside an entry, of a list: each element makes an event of its"
+        " own, the entry with that element in place of the list.",
+    )
+    fetch_each: FetchEntry | None = Field(
+        default=None,
+        description="Where the entries only point at the events, how to get them.",
+    )
     timestamp_field: Text | None = Field(
         default=None, description="Dotted path of an event's timestamp, inside the event."
     )
     message_field: Text | None = Field(
         default=None, description="Dotted path of an event's message, inside the event."
     )
-    id_field: Text | None = Field(
+    id_field: Paths | None = Field(
         default=None,
-        description="Dotted path of an event's identity; without it, a digest of the event.",
+        description="Dotted path of an event's identity, or several that make it together; without"
+        " it, a digest of the event.",
     )
     time_filter_param: ParamName | None = Field(
         default=None, description="Query parameter that asks for events since an instant."
@@ -183,7 +258,27 @@ class SourceEntry(Entry):
     )
     time_filter_template: Annotated[Text, must_pass(template_problem)] | None = Field(
         default=None,
-        description="What the time filter is sent, with {since} in the place of the instant.",
+        description="What the time filter is sent, with {since} in the place of the instant, and"
+        " {until} in that of the upper bound.",
+    )
+    time_filter_end_param: ParamName | None = Field(
+        default=None,
+        description="Parameter that asks for events up to an instant: now less `delay_ms`, or"
+        " less where `max_window_ms` says so. May be the same as `time_filter_param`.",
+    )
+    delay_ms: MillisecondsOrZero = Field(
+        default=0,
+        description="How long the vendor takes until all events of an instant are there; what is"
+        " younger is not asked for yet.",
+    )
+    max_window_ms: Milliseconds | None = Field(
+        default=None,
+        description="Longest span to ask for at once; longer ones are cut into windows.",
+    )
+    max_age_ms: Milliseconds | None = Field(
+        default=None,
+        description="How far back the vendor lets us ask; also where a source without position and"
+        " `start_time` begins.",
     )
     start_time: (
         Annotated[

@@ -24,6 +24,11 @@ class _PaginationEntry(Entry):
         default=None,
         description="Query parameter that carries `page_size`; without it none is sent.",
     )
+    location: Literal["query", "body"] | None = Field(
+        default=None,
+        description="Where these parameters and the time filter go: the query string, or the"
+        " `body`, where a name is a dotted path. By default the body of a POST.",
+    )
     page_size: Count = Field(default=100, description="Events to ask for in one page.")
     max_pages: Count | None = Field(
         default=None, description="Pages of one poll; the next poll goes on where it ended."

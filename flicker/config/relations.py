@@ -9,13 +9,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from flicker.config.checks import header_name_problem
+from flicker.config.checks import (
+    ITEM,
+    fill_url,
+    header_name_problem,
+    time_format_problem,
+    url_problem,
+)
 from flicker.config.scalars import Expanded
+from flicker.timefmt import resolution_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flicker.config.document import Finding, Keys
+
+
+_PLACES_OF_ITEMS = (
+    "endpoint",
+    "params",
+    "headers",
+    "body",
+    "time_filter_template",
+    "oauth2",
+    "aws_sigv4",
+)
 
 
 def check_relations(root: dict[str, Any]) -> Iterator[Finding]:
@@ -32,13 +50,13 @@ def check_relations(root: dict[str, Any]) -> Iterator[Finding]:
                     " or the file one for all its sources."
                 )
                 yield (*keys, "destination"), message
-            name = _text(source, "name")
-            if name and names.setdefault(name, index) != index:
-                message = (
-                    f"is also the name of api_sources[{names[name]}]: each source needs its own,"
-                    " because its position is kept under it"
-                )
-                yield (*keys, "name"), message
+            for name in _names(source):
+                if names.setdefault(name, index) != index:
+                    message = (
+                        f"is also the name of api_sources[{names[name]}]: each source needs its"
+                        " own, because its position is kept under it"
+                    )
+                    yield (*keys, "name"), message
     yield from _destination_relations(_map(root, "destination"), ("destination",))
     yield from _retry_relations(_map(root, "retry"))
 
@@ -54,6 +72,10 @@ def _source_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
     if _has(source, "max_pages") and _has(pagination, "max_pages"):
         message = "is also given in the source itself: keep one of them"
         yield (*keys, "pagination", "max_pages"), message
+    yield from _request_relations(source, pagination, keys)
+    yield from _item_relations(source, keys)
+    yield from _window_relations(source, keys)
+    yield from _fetch_relations(source, pagination, keys)
     if _has(source, "time_filter_template") and not _has(source, "time_filter_param"):
         message = "is sent nowhere: name the query parameter in `time_filter_param`"
         yield (*keys, "time_filter_template"), message
@@ -65,6 +87,115 @@ def _source_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
             " from there, or `timestamp_field`, so that earlier events are left out"
         )
         yield (*keys, "start_time"), message
+
+
+def _names(source: dict[str, Any]) -> list[str]:
+    """Give the names of the sources that an entry makes."""
+    name, items = _text(source, "name"), source.get("foreach")
+    if not name:
+        return []
+    if isinstance(items, list):
+        return list(dict.fromkeys(f"{name}/{item}" for item in items))
+    return [name]
+
+
+def _request_relations(
+    source: dict[str, Any], pagination: dict[str, Any], keys: Keys
+) -> Iterator[Finding]:
+    if source.get("method") == "POST":
+        return
+    if _has(source, "body"):
+        yield (*keys, "body"), "is sent with POST only: add `method: POST`, or use `params`"
+    if pagination.get("location") == "body":
+        message = "is `body`, and only POST has one: add `method: POST`"
+        yield (*keys, "pagination", "location"), message
+
+
+def _item_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
+    items = source.get("foreach")
+    if not isinstance(items, list):
+        return
+    texts = [str(item) for item in items]
+    for index, text in enumerate(texts):
+        if text in texts[:index]:
+            yield (*keys, "foreach", index), "is given twice: keep one of them"
+    parts = [source.get(key) for key in _PLACES_OF_ITEMS]
+    if not any(ITEM in text for text in _texts_in(parts)):
+        message = (
+            f"has nowhere to go: write `{ITEM}` where its items belong, in `endpoint`, `params`,"
+            " `headers` or `body`"
+        )
+        yield (*keys, "foreach"), message
+    if texts and ITEM in _text(source, "endpoint"):
+        for index, text in enumerate(texts):
+            problem = url_problem(fill_url(_text(source, "endpoint"), text))
+            if problem:
+                yield (*keys, "foreach", index), f"makes an endpoint that {problem}"
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from _texts_in([*value, *value.values()])
+    elif isinstance(value, list):
+        for member in value:
+            yield from _texts_in(member)
+    elif isinstance(value, str):
+        yield value
+
+
+def _window_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
+    has_end = _has(source, "time_filter_end_param") or "{until}" in _text(
+        source, "time_filter_template"
+    )
+    if not _has(source, "time_filter_param"):
+        for key in ("time_filter_end_param", "max_window_ms", "max_age_ms"):
+            if _has(source, key):
+                message = "needs `time_filter_param`, which says from when on to ask: add it"
+                yield (*keys, key), message
+        return
+    for key in ("delay_ms", "max_window_ms"):
+        if not has_end and _whole(source.get(key)):
+            message = (
+                "needs an upper bound to move: add `time_filter_end_param`, or `{until}` in"
+                " `time_filter_template`"
+            )
+            yield (*keys, key), message
+    window, lookback = _whole(source.get("max_window_ms")), _whole(source.get("lookback_ms")) or 0
+    form = source.get("time_filter_format") or "rfc3339"
+    if window is None or not isinstance(form, str) or time_format_problem(form):
+        return
+    finest = max(1, resolution_ns(form) // 10**6)
+    if window < lookback + finest:
+        message = (
+            f"is {window}, too short to get on: it must be longer than `lookback_ms` ({lookback})"
+            f" by what `time_filter_format` can tell apart ({finest}) at least"
+        )
+        yield (*keys, "max_window_ms"), message
+
+
+_JSON_PATHS = ("results_field", "success_field", "error_field", "decode_field", "explode_field")
+_JSON_PAGE_PATHS = ("next_cursor_field", "has_more_field", "next_url_field")
+
+
+def _fetch_relations(
+    source: dict[str, Any], pagination: dict[str, Any], keys: Keys
+) -> Iterator[Finding]:
+    if _has(source, "fetch_each"):
+        for key in ("decode_field", "explode_field"):
+            if _has(source, key):
+                message = "does not go together with `fetch_each`: remove one of them"
+                yield (*keys, key), message
+        return
+    if source.get("response_format") not in {"ndjson", "csv"}:
+        return
+    for entry, place, names in (
+        (source, keys, _JSON_PATHS),
+        (pagination, (*keys, "pagination"), _JSON_PAGE_PATHS),
+    ):
+        for name in names:
+            if entry.get(name):
+                message = "finds nothing where `response_format` is not json: remove one of them"
+                yield (*place, name), message
 
 
 def _destination_relations(destination: dict[str, Any], keys: Keys) -> Iterator[Finding]:
@@ -136,45 +267,55 @@ def _tls_relations(entry: dict[str, Any], keys: Keys) -> Iterator[Finding]:
         yield (*keys, "tls"), message
 
 
+_ROLES = (
+    "time_filter_param",
+    "time_filter_end_param",
+    "pagination.limit_param",
+    "pagination.offset_param",
+    "pagination.page_param",
+    "pagination.cursor_param",
+)
+
+
 def _param_relations(
     source: dict[str, Any], pagination: dict[str, Any], keys: Keys
 ) -> Iterator[Finding]:
     """Find parameters that would be sent twice."""
     roles: dict[str, str] = {}
-    for place in (
-        "time_filter_param",
-        "pagination.limit_param",
-        "pagination.offset_param",
-        "pagination.page_param",
-        "pagination.cursor_param",
-    ):
+    for place in _ROLES:
         section, _, key = place.rpartition(".")
         name = _text(pagination if section else source, key)
-        if name and roles.setdefault(name, place) != place:
+        # Some vendors take both bounds of the time under one name.
+        rivals = {place, "time_filter_param"} if key == "time_filter_end_param" else {place}
+        if name and roles.setdefault(name, place) not in rivals:
             message = f"names the same parameter as `{roles[name]}`: it would be sent twice"
             yield (*keys, *place.split(".")), message
-    for name in _map(source, "params"):
-        if name in roles:
-            message = (
-                f"would be sent twice, since `{roles[name]}` names the same parameter:"
-                " remove one of them"
-            )
-            yield (*keys, "params", name), message
-    for name in _query_names(_text(source, "endpoint")):
-        if name in roles:
-            message = (
-                f"holds in its query string the parameter that `{roles[name]}` names,"
-                " which would be sent twice: remove one of them"
-            )
-            yield (*keys, "endpoint"), message
+    location = pagination.get("location") or ("body" if source.get("method") == "POST" else "query")
+    if location == "body":
+        for name in roles.keys() & _map(source, "body").keys():
+            message = f"is overwritten, since `{roles[name]}` names it too: remove one of them"
+            yield (*keys, "body", name), message
+        return
+    for name in roles.keys() & _map(source, "params").keys():
+        message = (
+            f"would be sent twice, since `{roles[name]}` names the same parameter:"
+            " remove one of them"
+        )
+        yield (*keys, "params", name), message
+    for name in roles.keys() & _query_names(_text(source, "endpoint")):
+        message = (
+            f"holds in its query string the parameter that `{roles[name]}` names,"
+            " which would be sent twice: remove one of them"
+        )
+        yield (*keys, "endpoint"), message
 
 
-def _query_names(url: str) -> list[str]:
+def _query_names(url: str) -> set[str]:
     try:
         pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
     except ValueError:
-        return []
-    return list(dict.fromkeys(name for name, _ in pairs))
+        return set()
+    return {name for name, _ in pairs}
 
 
 def _retry_relations(retry: dict[str, Any]) -> Iterator[Finding]:

@@ -24,6 +24,11 @@ class Expanded(str):
         text = self.strip()
         return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
 
+    def as_number(self) -> float | None:
+        """Read it as a number, with or without a fraction; None where it is none."""
+        text = self.strip()
+        return float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else None
+
     def as_switch(self) -> bool | None:
         """Read it as true or false; None where it is neither."""
         return _SWITCHES.get(self.strip().lower())

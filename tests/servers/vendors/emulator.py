@@ -8,6 +8,7 @@ kept in `refusals`, so that a test can say that nobody asked wrongly.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import threading
 import time
@@ -118,8 +119,7 @@ class Vendor:
         name: Of the file in `configs/vendors/`.
         emulated: What of the vendor's behaviour is played, for the docs.
         not_emulated: What is not.
-        routes: By method and path: `GET /api/v1/logs`, or the beginning of
-            paths: `GET /blobs/*`.
+        routes: By method and path, in which `*` is anything: `GET /api/v1/logs`.
         authorise: Gives what is wrong with a request's credentials, if anything
             is; not asked for the paths in `open_paths`.
         open_paths: Those that hand out tokens.
@@ -131,8 +131,9 @@ class Vendor:
         parts: Events that one record becomes.
         tick_ns: Precision of the timestamps.
         lag_s: Age of an event's timestamp when it becomes visible.
-        late_s: By how much an event may be older than the newest and is still
-            found; 0 where the vendor leaves no way to find it.
+        late_s: By how much older than the newest an event may come, where the
+            vendor's order of arrival finds it; otherwise the configuration's
+            `lookback_ms` says so.
         limited: The refusal of a client that is too quick, for about a second.
         error_body: Of a status and a problem.
         lanes: What a configuration with `foreach` polls apart; each has a log.
@@ -285,7 +286,7 @@ class VendorApi(EmbeddedServer):
 
     def _answer(self, request: Request) -> Response:
         vendor = self.vendor
-        route = self._find_route(request)
+        route = self._find_route(f"{request.method} {request.path}")
         if request.path in vendor.open_paths:
             return route(self, request)
         problem = vendor.authorise(self, request)
@@ -302,13 +303,11 @@ class VendorApi(EmbeddedServer):
             self._to_limit -= is_limited
         return vendor.limited() if is_limited else route(self, request)
 
-    def _find_route(self, request: Request) -> Callable[[VendorApi, Request], Response]:
-        asked = f"{request.method} {request.path}"
+    def _find_route(self, target: str) -> Callable[[VendorApi, Request], Response]:
         for pattern, route in self.vendor.routes.items():
-            start, star, _ = pattern.partition("*")
-            if asked.startswith(start) if star else asked == pattern:
+            if fnmatch.fnmatchcase(target, pattern):
                 return route
-        raise RefusedError(f"there is no {asked}", 404)
+        raise RefusedError(f"there is no {target}", 404)
 
     def _refuse(self, status: int, problem: str) -> Response:
         return Response(status, body=self.vendor.error_body(status, problem))

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import msgspec
 
@@ -211,9 +211,11 @@ class Listing:
         page_param: Name of the cursor, offset, number.
         with_cursor: Whether the time filter is sent with a cursor `again`, and
             then the same, or must `not` be, or `may`, and then is ignored.
-        has_next: Whether a cursor is handed out while there is `more`, or
-            `always`.
+        has_next: Whether a cursor is handed out while there is `more`, behind
+            `each` page that is not empty, or `always`.
         next_path: Where the next page is, if elsewhere.
+        locator_path: Where the next page is, if the cursor is the last part of
+            its path.
         order: Of the timestamps or arrivals; equal ones in order of arrival.
         order_param: That may change it, and the values that do.
         ordered_by: What the order is of.
@@ -235,8 +237,9 @@ class Listing:
     paging: Literal["cursor", "offset", "page", "last_id", "none"] = "cursor"
     page_param: str = "cursor"
     with_cursor: Literal["again", "not", "may"] = "may"
-    has_next: Literal["more", "always"] = "more"
+    has_next: Literal["more", "each", "always"] = "more"
     next_path: str | None = None
+    locator_path: str | None = None
     order: Literal["asc", "desc"] = "asc"
     order_param: tuple[str, Mapping[str, Literal["asc", "desc"]]] | None = None
     ordered_by: Literal["event", "arrival"] = "event"
@@ -254,6 +257,11 @@ class Listing:
     def __call__(self, api: VendorApi, request: Request) -> Response:
         """Answer a request, or refuse it."""
         ask = Ask(request)
+        log = api.log(self.lane_of(request))
+        if self.locator_path is not None and request.path.startswith(self.locator_path):
+            ask.finish()
+            place = unquote(request.path.removeprefix(self.locator_path))
+            return self._write(request, log, self.default_limit, self.order, (None, None), place)
         for name, text in self.required.items():
             if ask.take(name) != text:
                 raise RefusedError(f"{name} has to be {text}")
@@ -265,7 +273,7 @@ class Listing:
         asked = self.bounds(ask)
         place = ask.take(self.page_param)
         ask.finish()
-        return self._write(request, api.log(self.lane_of(request)), limit, order, asked, place)
+        return self._write(request, log, limit, order, asked, place)
 
     def _read_limit(self, ask: Ask) -> int:
         value = None if self.limit_param is None else ask.take(self.limit_param)
@@ -309,8 +317,9 @@ class Listing:
         entries = passing[start : start + limit]
         has_more = start + len(entries) < len(passing)
         last = entries[-1].key(self.ordered_by) if entries else after or (0, -1)
+        leads_on = {"more": has_more, "each": bool(entries), "always": True}[self.has_next]
         token = None
-        if self.paging == "cursor" and (has_more or self.has_next == "always"):
+        if self.paging == "cursor" and leads_on:
             token = make_token(last, (since_ns, until_ns))
         page = Page(
             items=[msgspec.Raw(entry.raw) for entry in entries],
@@ -362,6 +371,8 @@ class Listing:
         return sum(key <= after if order == "asc" else key >= after for key in keys)
 
     def _next_target(self, request: Request, token: str) -> str:
+        if self.locator_path is not None:
+            return self.locator_path + quote(token, safe="")
         query = [(name, text) for name, text in request.query if name != self.page_param]
         if self.with_cursor == "not":
             ask = Ask(request)

@@ -94,30 +94,32 @@ def next_url(pagination: Pagination | None, page: Page, headers: Mapping[str, st
     return page.cursor
 
 
-def page_query(pagination: Pagination | None, place: Place) -> list[tuple[str, str]]:
-    """Give the query parameters that ask for a place, besides the constant ones."""
+def page_params(pagination: Pagination | None, place: Place) -> list[tuple[str, str | int]]:
+    """Give the parameters that ask for a place, besides the constant ones."""
     if pagination is None:
         return []
-    query = []
+    params: list[tuple[str, str | int]] = []
     if pagination.limit_param:
-        query.append((pagination.limit_param, str(pagination.page_size)))
+        params.append((pagination.limit_param, pagination.page_size))
     param = {
         "offset": pagination.offset_param,
         "page": pagination.page_param,
         "cursor": pagination.cursor_param,
     }.get(place.kind)
-    if param:
-        query.append((param, str(place.value)))
-    return query
+    if param and place.value is not None:
+        params.append((param, place.value))
+    return params
 
 
-def add_query(url: str, query: Iterable[tuple[str, str]]) -> str:
+def add_query(url: str, query: Iterable[tuple[str, str | int]]) -> str:
     """Append parameters to a URL, leaving its own query string as it is.
 
     Colons stay readable, as RFC 3986, section 3.4 allows; all else that means
     something in a URL is percent-encoded (a `+` would be read as a space).
     """
-    added = "&".join(f"{quote(name, safe=':')}={quote(value, safe=':')}" for name, value in query)
+    added = "&".join(
+        f"{quote(name, safe=':')}={quote(str(value), safe=':')}" for name, value in query
+    )
     if not added:
         return url
     scheme, netloc, path, own, _ = urlsplit(url)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from flicker.dedup import DedupWindow
@@ -47,6 +47,10 @@ class Scan:
         place: Where the next page is read.
         started_ns: When this poll began.
         since: Value of the time filter, None to ask without.
+        since_ns: The instant that it stands for.
+        until: Value of the upper bound, None to ask without.
+        window_end_ns: The instant that it stands for, where the scan ends before
+            the present, and so one more is due; else None.
         newest_ns: Newest instant seen in it, none of the future.
         pages: Pages read by this poll, for `max_pages`.
         first_request: Whether nothing of this scan was read yet.
@@ -72,6 +76,9 @@ class Scan:
     place: Place
     started_ns: int
     since: str | None = None
+    since_ns: int | None = None
+    until: str | None = None
+    window_end_ns: int | None = None
     newest_ns: int | None = None
     pages: int = 0
     first_request: bool = True
@@ -106,6 +113,20 @@ class Scan:
         )
 
 
+class Pending(NamedTuple):
+    """An entry of a listing whose events are still to be fetched.
+
+    Attributes:
+        identity: The entry's.
+        url: As the API wrote it.
+        timestamp_ns: The entry's, None where it has none.
+    """
+
+    identity: bytes
+    url: str
+    timestamp_ns: int | None
+
+
 @dataclass
 class Position:
     """How far a source has been read.
@@ -117,6 +138,9 @@ class Position:
         anchor: Identity of the event that stood first at `place`, for a page
             or an offset: while it does, the listing did not shift.
         start_ns: Where a source without a watermark asks from.
+        swept_ns: End of the last window that ended before the present: all
+            before it was read, whether there was anything or not.
+        pending: What is to be fetched before the listing is read on.
         rises: How many events were newer than the one before, lately.
         falls: How many were older.
         shifts: Whether events were put in before those that had been read.
@@ -131,6 +155,8 @@ class Position:
     place_since: str | None = None
     anchor: bytes | None = None
     start_ns: int | None = None
+    swept_ns: int | None = None
+    pending: list[Pending] = field(default_factory=list)
     rises: int = 0
     falls: int = 0
     shifts: bool = False
@@ -176,6 +202,10 @@ def api_fingerprint(source: Source) -> str:
         more += [pagination.rel] if pagination.type == "link_header" else []
         facts += more if any(more) else []
     facts += [source.time_filter_template] if source.time_filter_template else []
+    facts += [source.method, source.location] if source.method != "GET" else []
+    facts += [source.body.reveal()] if source.body is not None else []
+    facts += [source.time_filter_end_param] if source.time_filter_end_param else []
+    facts += [source.fetch_each.url_field] if source.fetch_each is not None else []
     return blake2b(repr(facts).encode(), digest_size=8).hexdigest()
 
 
@@ -202,6 +232,11 @@ def dump_position(
         "place_since": position.place_since,
         "anchor": position.anchor,
         "start": position.start_ns,
+        "swept": position.swept_ns,
+        "pending": [
+            [identity, concealer.conceal(url) if concealer else url, at_ns]
+            for identity, url, at_ns in position.pending
+        ],
         "rises": position.rises,
         "falls": position.falls,
         "shifts": position.shifts,
@@ -213,6 +248,9 @@ def dump_position(
             "place": _dump_place(scan.place, concealer),
             "started": scan.started_ns,
             "since": scan.since,
+            "since_ns": scan.since_ns,
+            "until": scan.until,
+            "window_end": scan.window_end_ns,
             "newest": scan.newest_ns,
             "first_request": scan.first_request,
             "last_place": _dump_place(scan.last_place, concealer),
@@ -255,9 +293,14 @@ def load_position(
         window=DedupWindow.restore(source_name, state["seen"]),
         last_timestamp_ns=state["last_timestamp"],
         start_ns=state["start"],
+        swept_ns=state.get("swept"),
     )
     if fingerprint is not None and state["api"] not in {fingerprint, None}:
         return position
+    position.pending = [
+        Pending(identity, concealer.restore(url) if concealer else url, at_ns)
+        for identity, url, at_ns in state.get("pending", ())
+    ]
     position.place = _load_place(state["place"], concealer)
     position.place_since = state["place_since"]
     position.anchor = state["anchor"]
@@ -272,6 +315,9 @@ def load_position(
             place=_load_place(scan["place"], concealer) or Place("top"),
             started_ns=scan["started"],
             since=scan["since"],
+            since_ns=scan.get("since_ns"),
+            until=scan.get("until"),
+            window_end_ns=scan.get("window_end"),
             newest_ns=scan["newest"],
             first_request=scan["first_request"],
             last_place=_load_place(scan["last_place"], concealer),

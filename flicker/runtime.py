@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flicker.pace import Paces
 from flicker.pool import Pool
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Runtime:
     journal_dir: Path | None = None
     once: bool = False
     pool: Pool = field(default_factory=Pool)
+    paces: Paces = field(default_factory=Paces)
     stop: StopRequest = field(default_factory=StopRequest)
     outboxes: dict[str, Outbox] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)

@@ -12,11 +12,12 @@ from datetime import timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from flicker.decode import scalar_text, walk_path
 from flicker.dedup import EVERYTHING, NOTHING
-from flicker.pagination import Place, add_query, first_place, next_place, page_query
-from flicker.position import Scan
-from flicker.request import PageRequest
-from flicker.timefmt import floor_to, format_timestamp
+from flicker.pagination import Place, first_place, next_place
+from flicker.position import Pending, Scan
+from flicker.request import Bounds, PageRequest, page_request
+from flicker.timefmt import floor_to, format_rfc3339, format_timestamp, resolution_ns
 
 if TYPE_CHECKING:
     from flicker.decode import Event, Page
@@ -67,6 +68,8 @@ class Scanner:
         self.position = position
         self._first_place = first_place(source.pagination)
         self._said: set[str] = set()
+        self.is_behind = False
+        """Whether the last scan ended before the present, so that the next is due at once."""
 
     @property
     def in_scan(self) -> bool:
@@ -78,30 +81,90 @@ class Scanner:
         """Whether a page of the scan was read already."""
         return self.position.scan is not None and not self.position.scan.first_request
 
-    def begin(self, now_ns: int) -> None:
+    def begin(self, now_ns: int) -> bool:
         """Start a scan, or go on with the one that `max_pages` cut.
 
         Args:
-            now_ns: The instant from which a relative `start_time` counts.
+            now_ns: The instant from which spans are counted.
+
+        Returns:
+            Whether there is anything to ask for yet.
         """
         position = self.position
+        self.is_behind = False
+        self._drop_outdated_scan(now_ns)
         if position.scan is not None:
             position.scan.pages = 0
             position.scan.started_ns = now_ns
             self.check_place()
-            return
+            return True
         if position.start_ns is None and self._source.start_time is not None:
             start = self._source.start_time
             position.start_ns = start if isinstance(start, int) else now_ns - _span_ns(start)
-        since_ns = self._since_ns(position.last_timestamp_ns)
-        since = None
-        if since_ns is not None and self._source.time_filter_param:
-            since = format_timestamp(since_ns, self._source.time_filter_format)
-        place = self._first_place
-        if position.place is not None:
-            place = position.place
-            since = position.place_since if place.is_token else since
-        position.scan = Scan(place=place, since=since, started_ns=now_ns)
+        place = position.place or self._first_place
+        if place.is_token:
+            position.scan = Scan(place=place, since=position.place_since, started_ns=now_ns)
+            return True
+        scan = Scan(place=place, started_ns=now_ns)
+        if self._source.time_filter_param and not self._set_bounds(scan, now_ns):
+            return False
+        position.scan = scan
+        return True
+
+    def _set_bounds(self, scan: Scan, now_ns: int) -> bool:
+        """Fix the time that a scan asks for.
+
+        Returns:
+            Whether there is any: a vendor may need longer to settle than has
+            passed since the last scan, and clocks go backwards.
+        """
+        source = self._source
+        form = source.time_filter_format
+        since_ns = self._since_ns(self.position.last_timestamp_ns)
+        if source.max_age is not None:
+            since_ns = self._within_age(since_ns, now_ns - _span_ns(source.max_age))
+        if since_ns is not None:
+            scan.since_ns = floor_to(since_ns, form)
+            scan.since = format_timestamp(scan.since_ns, form)
+        if not source.has_upper_bound:
+            return True
+        until_ns = now_ns - _span_ns(source.delay)
+        if source.max_window is not None and scan.since_ns is not None:
+            window_end_ns = scan.since_ns + _span_ns(source.max_window)
+            if window_end_ns < until_ns:
+                until_ns = scan.window_end_ns = floor_to(window_end_ns, form)
+        if scan.since_ns is not None and until_ns < scan.since_ns:
+            return False
+        scan.until = format_timestamp(until_ns, form)
+        return True
+
+    def _within_age(self, since_ns: int | None, oldest_ns: int) -> int:
+        """Ask for nothing older than the vendor keeps, and say what that leaves out."""
+        if since_ns is not None and since_ns >= oldest_ns:
+            return since_ns
+        # Rounded up, since writing it rounds down.
+        oldest_ns = -floor_to(-oldest_ns, self._source.time_filter_format)
+        if since_ns is not None:
+            logger.warning(
+                "the position is older than max_age_ms; what came in between is not asked for, "
+                "since the vendor is said to keep it no longer",
+                extra={
+                    "source": self._source.name,
+                    "position": format_rfc3339(since_ns),
+                    "asked_from": format_rfc3339(oldest_ns),
+                },
+            )
+        return oldest_ns
+
+    def _drop_outdated_scan(self, now_ns: int) -> None:
+        """Drop a scan that asks, after a long pause, for more than the vendor keeps."""
+        scan, max_age = self.position.scan, self._source.max_age
+        if scan is None or max_age is None or scan.since_ns is None:
+            return
+        if scan.since_ns + resolution_ns(self._source.time_filter_format) < now_ns - _span_ns(
+            max_age
+        ):
+            self.position.scan = None
 
     def check_place(self) -> None:
         """Have it looked at whether the listing shifted since the last page.
@@ -124,19 +187,37 @@ class Scanner:
         A link is followed verbatim; nothing is added to it.
         """
         scan = self._scan
-        source = self._source
-        if scan.place.kind == "url":
-            return PageRequest(str(scan.place.value))
-        query = [(name, value.reveal()) for name, value in source.params]
-        if (
-            scan.since is not None
-            and source.time_filter_param
-            and not (self._persists and scan.place.is_token)
-        ):
-            template = source.time_filter_template or "{since}"
-            query.append((source.time_filter_param, template.replace("{since}", scan.since)))
-        query += page_query(source.pagination, scan.place)
-        return PageRequest(add_query(source.endpoint.url, query))
+        is_kept = self._persists and scan.place.is_token
+        bounds = Bounds() if is_kept else Bounds(scan.since, scan.until)
+        return page_request(self._source, scan.place, bounds)
+
+    @property
+    def pending(self) -> Pending | None:
+        """The entry whose events are to be fetched before the listing is read on."""
+        return self.position.pending[0] if self.position.pending else None
+
+    def take_fetched(self, page: Page) -> list[Event]:
+        """Take the events of the pending entry, and go on to the next one.
+
+        Returns:
+            Those that are new: an event that has an identity of its own may be
+            in several entries.
+        """
+        entry = self.position.pending[0]
+        self.leave_pending()
+        window = self.position.window
+        floor_ns = self._floor_ns(None)
+        events = [
+            event
+            for event in page.events
+            if window.is_new(event.identity, entry.timestamp_ns, floor_ns)
+        ]
+        window.trim(floor_ns, len(page.events))
+        return events
+
+    def leave_pending(self) -> None:
+        """Go on to the next entry."""
+        self.position.pending = self.position.pending[1:]
 
     def take(self, page: Page, links: dict[str, str], now_ns: int) -> tuple[list[Event], bool]:
         """Take the page that was asked for and move the position behind it.
@@ -147,8 +228,24 @@ class Scanner:
             now_ns: Events later than this do not move the watermark.
 
         Returns:
-            The page's new events, and whether this poll is over.
+            The page's new events, and whether this poll is over. Where they
+            are to be fetched one by one, none of them: they are pending.
         """
+        events, is_over = self._take(page, links, now_ns)
+        each = self._source.fetch_each
+        if each is None:
+            return events, is_over
+        without_url = []
+        for event in events:
+            url = scalar_text(walk_path(event.raw, each.url_field))
+            if url:
+                self.position.pending.append(Pending(event.identity, url, event.timestamp_ns))
+            else:
+                self._warn_once("an entry of the listing has no URL to fetch; shipping it as it is")
+                without_url.append(event)
+        return without_url, is_over
+
+    def _take(self, page: Page, links: dict[str, str], now_ns: int) -> tuple[list[Event], bool]:
         scan = self._scan
         scan.pages += 1
         max_pages = self._source.max_pages
@@ -255,6 +352,38 @@ class Scanner:
             return True
         return False
 
+    def take_end_of_offsets(self) -> bool:
+        """Take a refusal of an offset or page as the vendor's bound on them, if it can be.
+
+        Some refuse offsets beyond some thousands. Where the oldest events come
+        first, the next scan goes on from the newest instant that was read.
+
+        Returns:
+            Whether it does.
+        """
+        scan = self._scan
+        newest_ns = scan.newest_ns
+        if (
+            scan.place.is_token
+            or scan.first_request
+            or newest_ns is None
+            or scan.falls
+            or not scan.rises
+            or not self._source.time_filter_param
+            or not self._source.timestamp_field
+        ):
+            return False
+        since_ns = newest_ns - _span_ns(self._source.lookback)
+        if floor_to(since_ns, self._source.time_filter_format) <= (scan.since_ns or 0):
+            return False
+        self._warn_once(
+            "the API refuses to page on; asking for what follows the last timestamp instead"
+        )
+        scan.window_end_ns = None
+        self._end(None)
+        self.is_behind = True
+        return True
+
     def take_missing_page(self) -> bool:
         """Take a 404 for a page or an offset as the listing's end, if it can be.
 
@@ -282,9 +411,10 @@ class Scanner:
 
     def _since_ns(self, watermark_ns: int | None) -> int | None:
         start_ns = self.position.start_ns
-        if watermark_ns is None:
+        known = [at for at in (watermark_ns, self.position.swept_ns) if at is not None]
+        if not known:
             return start_ns
-        return max(watermark_ns - _span_ns(self._source.lookback), start_ns or 0)
+        return max(max(known) - _span_ns(self._source.lookback), start_ns or 0)
 
     def _floor_ns(self, newest_ns: int | None) -> int | None:
         """Give the instant that the next scan asks from, if this one saw the newest."""
@@ -506,7 +636,13 @@ class Scanner:
         position = self.position
         if scan.newest_ns is not None and self._source.timestamp_field:
             self._move_watermark(scan.newest_ns)
+        if scan.window_end_ns is not None:
+            position.swept_ns = max(position.swept_ns or 0, scan.window_end_ns)
+            self.is_behind = True
         pagination = self._source.pagination
+        if place is not None and place.is_token and scan.until is not None and not self._persists:
+            # It leads on to the end of the window, not beyond.
+            place = None
         if place is not None and (
             (
                 not pagination.persist_cursor

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 TimeFormat = str
 """`rfc3339`, `iso8601`, `unix`, `unix_ms`, `date`, or `strftime:` and a pattern."""
 
+SINCE, UNTIL = "{since}", "{until}"
+"""Stand for the bounds in `time_filter_template`."""
+
 PaginationType = Literal["offset", "cursor", "page", "link_header", "next_url", "none"]
 ResponseFormat = Literal["json", "ndjson", "csv"]
 WireFormat = Literal["json", "ndjson"]
@@ -254,9 +257,7 @@ class Source:
     @property
     def has_upper_bound(self) -> bool:
         """Whether requests say up to when they ask."""
-        return self.time_filter_end_param is not None or "{until}" in (
-            self.time_filter_template or ""
-        )
+        return self.time_filter_end_param is not None or UNTIL in (self.time_filter_template or "")
 
 
 @dataclass(frozen=True)

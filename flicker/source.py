@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from flicker.auth import Concealer, is_concealed
-from flicker.client import Client, raise_for_poll
-from flicker.decode import Page, PageDecoder, UnreadablePageError
+from flicker.client import Client
+from flicker.decode import PageDecoder, UnreadablePageError
 from flicker.dedup import DedupWindow
 from flicker.errors import (
     ForeignLinkError,
@@ -22,9 +21,8 @@ from flicker.errors import (
     RequestError,
     RetryableError,
 )
+from flicker.fetch import Fetch
 from flicker.items import EventPage, Flush, Mark
-from flicker.log import fault_facts
-from flicker.pagination import NEXT_URL, next_url, resolve_link
 from flicker.position import (
     Position,
     api_fingerprint,
@@ -33,14 +31,16 @@ from flicker.position import (
     fits,
     load_position,
 )
+from flicker.request import PageRequest
 from flicker.runtime import GRACE_S
 from flicker.scan import Scanner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flicker.client import Reply
+    from flicker.decode import Page
     from flicker.outbox import Outbox
-    from flicker.request import PageRequest
     from flicker.runtime import Runtime
     from flicker.settings import Source
 
@@ -51,66 +51,15 @@ PAUSE_S = 0.05
 """Seconds between two looks at an outbox that is full or is being drained."""
 
 CURSOR_REFUSALS = frozenset({400, 404, 410, 422})
+OFFSET_REFUSALS = frozenset({400, 416, 422})
 NOT_FOUND = 404
-OK = 200
+MISSING = frozenset({404, 410})
+ENTRY_ATTEMPTS = 3
+"""How often an entry of a listing is asked for before it counts as gone."""
 
 logger = logging.getLogger(__name__)
 
 SourceItem = tuple[str, EventPage | Flush | Mark]
-
-
-class _Fetch:
-    """One page on its way: asked for and read on a thread of the pool."""
-
-    def __init__(
-        self,
-        source: Source,
-        client: Client,
-        decoder: PageDecoder,
-        request: PageRequest,
-        *,
-        is_mid_scan: bool,
-    ) -> None:
-        self._source = source.name
-        self._pagination = source.pagination
-        self._is_mid_scan = is_mid_scan
-        self._client = client
-        self._decoder = decoder
-        self._request = request
-        self.started_at = time.monotonic()
-        self.page: Page | None = None
-        self.links: dict[str, str] = {}
-        self.error: RequestError | None = None
-        self.is_done = False
-
-    def run(self) -> None:
-        """Fetch the page; what happened is in the attributes afterwards."""
-        try:
-            reply = self._client.ask(self._request)
-            raise_for_poll(reply)
-            if self._is_mid_scan and reply.status == OK and not reply.body.strip():
-                # No list is not an empty list: it would end the scan here.
-                self.error = UnreadablePageError("is empty, in the middle of a scan")
-                return
-            self.page = self._decoder.decode(reply.body, reply.headers.get("content-type", ""))
-            self.links = reply.links
-            target = next_url(self._pagination, self.page, reply.headers)
-            if target:
-                # One that leaves the origin is refused when it is followed.
-                self.links = {**reply.links, NEXT_URL: target}
-                with suppress(ForeignLinkError):
-                    self.links[NEXT_URL] = resolve_link(self._request.url, target)
-        except RequestError as error:
-            self.error = error
-        except Exception as error:  # noqa: BLE001 - and never the worker
-            # A fault of ours must stop neither the source nor its neighbours.
-            logger.error(  # noqa: TRY400 - its text may quote URL and body
-                "reading a page failed unexpectedly",
-                extra={"source": self._source, **fault_facts(error)},
-            )
-            self.error = UnreadablePageError(f"cannot be read ({type(error).__name__})")
-        finally:
-            self.is_done = True
 
 
 class SourcePartition(StatefulSourcePartition[SourceItem, dict[str, Any]]):
@@ -252,7 +201,21 @@ class ApiPartition(SourcePartition):
             has_more_field=pagination.has_more_field if pagination else None,
         )
         self._interval_s = source.poll_interval.total_seconds()
-        self._fetch: _Fetch | None = None
+        self._is_listing_json = source.response_format == "json" or source.fetch_each is not None
+        self._entry_decoder = self._decoder
+        if source.fetch_each is not None:
+            each = source.fetch_each
+            self._entry_decoder = PageDecoder(
+                results_field=each.results_field,
+                timestamp_field=each.timestamp_field,
+                message_field=each.message_field,
+                id_field=each.id_field,
+                response_format=source.response_format,
+            )
+        self._pace = runtime.paces.join(source.rate_limit_group, source.requests_per_second)
+        self._asks_at: float | None = None
+        self._is_listed = self._has_begun = False
+        self._fetch: Fetch | None = None
         self._due_at = time.monotonic()
         self._poll_started_at = self._due_at
         self._is_polling = False
@@ -291,37 +254,71 @@ class ApiPartition(SourcePartition):
             self._awake_in_s = PAUSE_S
             self._scanner.check_place()
         elif now >= self._due_at:
-            self._ask(now)
+            self._ask(now, outbox)
         else:
             self._awake_in_s = min(HEARTBEAT_S, self._due_at - now)
         return items
 
-    def _ask(self, now: float) -> None:
+    def _ask(self, now: float, outbox: Outbox | None) -> None:
+        if self._asks_at is None:
+            self._asks_at = self._pace.reserve(now)
+        ready_at = max(self._asks_at, self._pace.paused_until)
+        if ready_at > now:
+            self._due_at = ready_at
+            self._awake_in_s = min(HEARTBEAT_S, ready_at - now)
+            return
         if not self._is_polling:
             self._is_polling = True
+            self._is_listed = self._has_begun = False
             self._poll_started_at = now
             self._page_number = 0
-            self._scanner.begin(time.time_ns())
-        self._fetch = _Fetch(
-            self._source,
-            self._client,
-            self._decoder,
-            self._scanner.request(),
-            is_mid_scan=self._scanner.is_mid_scan,
-        )
+        fetch = self._next_fetch()
+        if fetch is None:
+            self._end_poll(outbox)
+            return
+        self._asks_at = None
         try:
-            self._runtime.pool.submit(self._fetch.run)
+            self._runtime.pool.submit(fetch.run)
         except RuntimeError:
-            self._fetch = None
             self._take_failure(RetryableError("cannot be asked, for want of a thread"))
             return
+        self._fetch = fetch
         self._awake_in_s = _look_again_in(0.0)
 
-    def _collect(self, fetch: _Fetch, outbox: Outbox | None) -> list[SourceItem]:
+    def _next_fetch(self) -> Fetch | None:
+        """Give what to ask for next; None where there is nothing to ask for yet."""
+        source, scanner = self._source, self._scanner
+        pending = scanner.pending
+        if pending is not None:
+            request = PageRequest(pending.url)
+            decoder, identity = self._entry_decoder, pending.identity
+
+            def decode(reply: Reply) -> Page:
+                return decoder.decode(reply.body, reply.headers.get("content-type", ""), identity)
+
+            return Fetch(source, self._client, request, decode)
+        if not self._has_begun:
+            self._has_begun = True
+            if not scanner.begin(time.time_ns()):
+                return None
+
+        def decode_page(reply: Reply) -> Page:
+            return self._decoder.decode(reply.body, reply.headers.get("content-type", ""))
+
+        is_body_due = scanner.is_mid_scan and self._is_listing_json
+        return Fetch(source, self._client, scanner.request(), decode_page, is_body_due=is_body_due)
+
+    def _collect(self, fetch: Fetch, outbox: Outbox | None) -> list[SourceItem]:
         if fetch.page is None:
             self._take_failure(fetch.error or UnreadablePageError("cannot be read"))
             return []
-        events, is_over = self._scanner.take(fetch.page, fetch.links, time.time_ns())
+        if fetch.pause_s is not None and not self._runtime.is_hopeless(0, fetch.pause_s):
+            self._pace.pause(time.monotonic() + fetch.pause_s)
+        scanner = self._scanner
+        if scanner.pending is not None:
+            events = scanner.take_fetched(fetch.page)
+        else:
+            events, self._is_listed = scanner.take(fetch.page, fetch.links, time.time_ns())
         self._page_number += 1
         if self._failures and not self._restarts:
             logger.info("source answers again", extra={"source": self._name})
@@ -329,12 +326,12 @@ class ApiPartition(SourcePartition):
         if not self._restarts:
             self._said = None
         skipped = fetch.page.entries - len(fetch.page.events)
-        if skipped:
+        if skipped > 0:
             logger.warning(
                 "entries that are null were skipped",
                 extra={"source": self._name, "entries": skipped},
             )
-        if is_over:
+        if self._is_listed and scanner.pending is None:
             self._end_poll(outbox)
         logger.debug(
             "page read",
@@ -351,10 +348,13 @@ class ApiPartition(SourcePartition):
         self._is_polling = False
         self._restarts, self._said = 0, None
         self._due_at = max(self._poll_started_at + self._interval_s, time.monotonic())
+        if self._scanner.is_behind:
+            self._due_at = time.monotonic()
         if self._runtime.once:
             # A scan that an earlier run left behind began before this run: what
             # came since is read by a scan of its own.
-            self._is_read = not (self._was_mid_scan or self._scanner.in_scan)
+            is_behind = self._scanner.is_behind
+            self._is_read = not (self._was_mid_scan or self._scanner.in_scan or is_behind)
             self._was_mid_scan = self._was_mid_scan and self._scanner.in_scan
             self._due_at = time.monotonic()
         # A poll that `max_pages` cut has not read all there is.
@@ -375,8 +375,19 @@ class ApiPartition(SourcePartition):
                 self._end_poll(runtime.outboxes.get(self._name))
             return
         self._failures += 1
+        asked_s = getattr(error, "retry_after_s", None)
+        if asked_s is not None:
+            self._pace.pause(now + asked_s)
+        if scanner.pending is not None and self._take_missing_entry(error):
+            return
         scanner.check_place()
-        is_place_useless = error.status in CURSOR_REFUSALS or isinstance(error, ForeignLinkError)
+        if error.status in OFFSET_REFUSALS and scanner.take_end_of_offsets():
+            self._failures = 0
+            self._end_poll(runtime.outboxes.get(self._name))
+            return
+        is_place_useless = scanner.pending is None and (
+            error.status in CURSOR_REFUSALS or isinstance(error, ForeignLinkError)
+        )
         watermark_ns = scanner.position.last_timestamp_ns
         is_restart = is_place_useless and scanner.take_refusal()
         if is_restart:
@@ -384,7 +395,6 @@ class ApiPartition(SourcePartition):
             is_progress = scanner.position.last_timestamp_ns != watermark_ns
             self._restarts = 1 if is_progress else self._restarts + 1
         attempts = max(self._failures, self._restarts)
-        asked_s = getattr(error, "retry_after_s", None)
         if runtime.is_hopeless(attempts, asked_s):
             logger.error(
                 "giving up on the source", extra={"source": self._name, "reason": str(error)}
@@ -412,6 +422,22 @@ class ApiPartition(SourcePartition):
                     "wait_s": round(wait_s, 3),
                 },
             )
+
+    def _take_missing_entry(self, error: RequestError) -> bool:
+        """Leave an entry of a listing behind whose events the API has no longer."""
+        is_refused = error.status in MISSING or isinstance(error, RefusedError)
+        if not is_refused or self._failures < ENTRY_ATTEMPTS:
+            return False
+        logger.error(
+            "the API lists an entry and does not give its events; they are left out",
+            extra={"source": self._name, "reason": str(error)},
+        )
+        self._failures, self._said = 0, None
+        self._scanner.leave_pending()
+        self._due_at = time.monotonic()
+        if self._is_listed and self._scanner.pending is None:
+            self._end_poll(self._runtime.outboxes.get(self._name))
+        return True
 
 
 class ApiSource(FixedPartitionedSource[SourceItem, dict[str, Any]]):

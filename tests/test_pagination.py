@@ -14,7 +14,7 @@ from flicker.pagination import (
     add_query,
     first_place,
     next_place,
-    page_query,
+    page_params,
     parse_links,
     resolve_link,
 )
@@ -150,11 +150,11 @@ def test_the_place_behind_a_page(
 def test_the_queries_of_the_specification() -> None:
     """T27 as its example calls show them."""
     offset = Pagination("offset", limit_param="limit", offset_param="offset")
-    assert page_query(offset, first_place(offset)) == [("limit", "100"), ("offset", "0")]
+    assert page_params(offset, first_place(offset)) == [("limit", 100), ("offset", 0)]
     paged = Pagination("page", limit_param="per_page", page_param="page", start_page=0)
-    assert page_query(paged, first_place(paged)) == [("per_page", "100"), ("page", "0")]
-    assert page_query(CURSOR, first_place(CURSOR)) == []
-    assert page_query(CURSOR, Place("cursor", "c")) == [("after", "c")]
+    assert page_params(paged, first_place(paged)) == [("per_page", 100), ("page", 0)]
+    assert page_params(CURSOR, first_place(CURSOR)) == []
+    assert page_params(CURSOR, Place("cursor", "c")) == [("after", "c")]
 
 
 def test_a_query_is_added_and_encoded_once() -> None:

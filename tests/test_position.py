@@ -13,6 +13,7 @@ from flicker.dedup import DedupWindow
 from flicker.errors import RegistryError
 from flicker.pagination import Place
 from flicker.position import (
+    Pending,
     Position,
     Scan,
     api_fingerprint,
@@ -50,6 +51,8 @@ def full_position() -> Position:
         place_since="2025-01-01T12:00:00Z",
         anchor=b"c" * 16,
         start_ns=NOON_NS - 1,
+        swept_ns=NOON_NS - 2,
+        pending=[Pending(b"f" * 16, link, NOON_NS), Pending(b"g" * 16, "/logs/2", None)],
         rises=3,
         falls=2,
         shifts=True,
@@ -58,6 +61,9 @@ def full_position() -> Position:
             place=Place("cursor", "30401068764886351"),
             started_ns=NOON_NS,
             since="1735732800",
+            since_ns=NOON_NS - 3,
+            until="1735733000",
+            window_end_ns=NOON_NS + 200,
             newest_ns=NOON_NS + 2,
             first_request=False,
             last_place=Place("page", 3),

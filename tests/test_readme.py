@@ -43,6 +43,7 @@ MODELS = {
         "NextUrlPagination",
         "NoPagination",
     ],
+    "`fetch_each`": ["FetchEntry"],
     "`destination`": ["DestinationEntry"],
     "`auth`": ["BearerAuth", "BasicAuth", "HeaderAuth"],
     "`basic`": ["BasicEntry"],
@@ -169,6 +170,7 @@ def label(schema: dict[str, Any]) -> str:
     words = {
         "string": "text",
         "integer": "number",
+        "number": "number",
         "boolean": "switch",
         "object": "mapping",
         "array": "list",

@@ -88,7 +88,11 @@ def _check_position(state: dict[str, Any], name: str) -> None:
         _require(not rest and len(instants) == INSTANT_BYTES * count, "'seen'")
     # The window may hold a million events, and its form is checked by now.
     position = load_position({**state, "seen": [b""] * 6}, name, None, None)
-    for part in (position.last_timestamp_ns, position.start_ns):
+    for entry in position.pending:
+        _check_identity(entry.identity)
+        _require(isinstance(entry.url, str), "'pending'")
+        _require(entry.timestamp_ns is None or _is_int(entry.timestamp_ns), "'pending'")
+    for part in (position.last_timestamp_ns, position.start_ns, position.swept_ns):
         _require(part is None or _is_int(part), "an instant")
     _require(_is_int(position.rises) and _is_int(position.falls), "'rises' or 'falls'")
     _require(isinstance(position.shifts, bool), "'shifts'")
@@ -109,10 +113,13 @@ def _check_scan(scan: Scan) -> None:
     for anchor in (scan.last_anchor, scan.check_anchor):
         _check_identity(anchor)
     _check_text(scan.since, "'since'")
+    _check_text(scan.until, "'until'")
     counts = (scan.started_ns, scan.falls, scan.empty_pages, scan.repeats)
     _require(all(map(_is_int, counts)), "a number of the scan")
     for number in (
         scan.newest_ns,
+        scan.since_ns,
+        scan.window_end_ns,
         scan.last_entries,
         scan.entries_again,
         scan.full_entries,

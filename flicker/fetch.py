@@ -1,0 +1,105 @@
+"""One page on its way: asked for and read on a thread of the pool."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from flicker.client import raise_for_poll
+from flicker.decode import Page, UnreadablePageError
+from flicker.errors import ForeignLinkError, RequestError
+from flicker.log import fault_facts
+from flicker.pagination import NEXT_URL, next_url, resolve_link
+from flicker.ratelimit import is_quota_exhausted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flicker.client import Client, Reply
+    from flicker.request import PageRequest
+    from flicker.settings import Source
+
+OK = 200
+
+logger = logging.getLogger(__name__)
+
+
+class Fetch:
+    """A request, and what became of it.
+
+    Args:
+        source: For its pagination and its name.
+        client: Sends the request.
+        request: What to send.
+        decode: Reads the answer.
+        is_body_due: Whether an empty body is a failure: no list is not an
+            empty list, which would end a scan in its middle.
+
+    Attributes:
+        started_at: By `time.monotonic`.
+        page: What came, None if nothing did.
+        links: Absolute targets by relation.
+        pause_s: How long the API wants us to stay away, though it answered;
+            None where it does not.
+        error: Why there is no page.
+        is_done: Whether all of these are final.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        client: Client,
+        request: PageRequest,
+        decode: Callable[[Reply], Page],
+        *,
+        is_body_due: bool = False,
+    ) -> None:
+        self._source = source
+        self._client = client
+        self._request = request
+        self._decode = decode
+        self._is_body_due = is_body_due
+        self.started_at = time.monotonic()
+        self.page: Page | None = None
+        self.links: dict[str, str] = {}
+        self.pause_s: float | None = None
+        self.error: RequestError | None = None
+        self.is_done = False
+
+    def run(self) -> None:
+        """Fetch the page; what happened is in the attributes afterwards."""
+        try:
+            reply = self._client.ask(self._request)
+            raise_for_poll(reply)
+            if self._is_body_due and reply.status == OK and not reply.body.strip():
+                self.error = UnreadablePageError("is empty, in the middle of a scan")
+                return
+            self.page = self._decode(reply)
+            self.links = self._links(reply)
+            if is_quota_exhausted(reply.headers):
+                self.pause_s = reply.wait_s
+        except RequestError as error:
+            self.error = error
+        except Exception as error:  # noqa: BLE001 - and never the worker
+            # A fault of ours must stop neither the source nor its neighbours.
+            logger.error(  # noqa: TRY400 - its text may quote URL and body
+                "reading a page failed unexpectedly",
+                extra={"source": self._source.name, **fault_facts(error)},
+            )
+            self.error = UnreadablePageError(f"cannot be read ({type(error).__name__})")
+        finally:
+            self.is_done = True
+
+    def _links(self, reply: Reply) -> dict[str, str]:
+        if self.page is None:
+            return {}
+        target = next_url(self._source.pagination, self.page, reply.headers)
+        if not target:
+            return reply.links
+        links = {**reply.links, NEXT_URL: target}
+        # One that leaves the origin is refused when it is followed.
+        with suppress(ForeignLinkError):
+            links[NEXT_URL] = resolve_link(self._request.url, target)
+        return links

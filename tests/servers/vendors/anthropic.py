@@ -38,7 +38,7 @@ VENDORS = (
             "newest first, so that `after_id` gives older ones; `has_more`; both headers "
             "insisted on; a minute from event to listing; 429 with `Retry-After`"
         ),
-        not_emulated="`before_id`, filters other than by time; the names of the bounds are a guess",
+        not_emulated="`before_id`, filters other than by time",
         routes={
             "GET /v1/compliance/activities": Listing(
                 envelope=_wrap,
@@ -55,6 +55,7 @@ VENDORS = (
         limited=retry_after({"type": "error", "error": {"type": "rate_limit_error"}}),
         tick_ns=NS_PER_S,
         lag_s=60,
+        late_s=300,
         error_body=lambda _, problem: {
             "type": "error",
             "error": {"type": "invalid_request_error", "message": problem},

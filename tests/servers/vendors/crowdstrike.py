@@ -70,7 +70,9 @@ VENDORS = (
         authorise=bearer,
         open_paths=(_TOKEN_PATH,),
         environ=given(
-            CROWDSTRIKE_CLIENT_ID="crowdstrike-id", CROWDSTRIKE_CLIENT_SECRET="crowdstrike-secret"
+            CROWDSTRIKE_HOST="api.crowdstrike.com",
+            CROWDSTRIKE_CLIENT_ID="crowdstrike-id",
+            CROWDSTRIKE_CLIENT_SECRET="crowdstrike-secret",
         ),
         make_event=_make_event,
         serial_of=lambda event: str(event["comments_count"]),
@@ -82,6 +84,7 @@ VENDORS = (
                 "resources": [],
             },
         ),
+        late_s=300,
         error_body=lambda status, problem: {
             "meta": {},
             "errors": [{"code": status, "message": problem}],

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.servers.vendors.listing import Bounds, Key, Page
 
 _ENVIRON = given(
-    DUO_HOST="api-acme.duosecurity.com",
+    DUO_API_HOST="api-acme.duosecurity.com",
     DUO_INTEGRATION_KEY="duo-integration",
     DUO_SECRET_KEY="duo-secret",
 )
@@ -91,6 +91,7 @@ VENDORS = (
         make_event=_make_admin_event,
         serial_of=lambda event: str(json.loads(event["description"])["notes"]),
         limited=_LIMITED,
+        page_size=1000,
         tick_ns=NS_PER_S,
         error_body=_make_error,
     ),
@@ -119,6 +120,7 @@ VENDORS = (
         serial_of=lambda event: str(event["alias"]),
         limited=_LIMITED,
         lag_s=120,
+        late_s=300,
         error_body=_make_error,
     ),
 )

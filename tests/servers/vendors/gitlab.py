@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from tests.servers.vendors.access import given, headers, retry_after
 from tests.servers.vendors.emulator import NS_PER_S, Ask, RefusedError, Vendor
-from tests.servers.vendors.listing import Bounds, Listing, bounds, iso, links, rfc3339_seconds
+from tests.servers.vendors.listing import Listing, bounds, iso, links, rfc3339_seconds
+
+if TYPE_CHECKING:
+    from tests.servers.vendors.listing import Bounds
 
 _LONGEST_S = 30 * 24 * 3600
-_READ = bounds("created_after", "created_before", parse=rfc3339_seconds, longest_s=_LONGEST_S)
+_READ = bounds("created_after", "created_before", parse=rfc3339_seconds)
 
 
 def _read_bounds(ask: Ask) -> Bounds:
-    """Read both; without an upper one, now is meant."""
+    """Read both; without an upper one, it is now."""
     since_ns, until_ns = _READ(ask)
-    if since_ns is not None and until_ns is None:
-        if time.time_ns() - since_ns > _LONGEST_S * NS_PER_S:
-            raise RefusedError("created_after is more than 30 days ago")
+    last_ns = time.time_ns() if until_ns is None else until_ns
+    if since_ns is not None and last_ns - since_ns > _LONGEST_S * NS_PER_S:
+        raise RefusedError("created_after is more than 30 days before created_before")
     return since_ns, until_ns
 
 

@@ -22,7 +22,6 @@ _CONTENT_TYPES = (
     "Audit.Exchange",
     "Audit.SharePoint",
     "Audit.General",
-    "DLP.All",
 )
 _PARTS = 3
 _PAGE_SIZE = 20
@@ -126,6 +125,8 @@ VENDORS = (
             429, body={"error": {"code": "AF429", "message": "Too many requests."}}
         ),
         parts=_PARTS,
+        page_size=_PAGE_SIZE,
+        late_s=3600,
         lanes=_CONTENT_TYPES,
         error_body=lambda _, problem: {"error": {"code": "AF20000", "message": problem}},
     ),

@@ -7,16 +7,20 @@ import io
 from typing import TYPE_CHECKING
 
 from flicker.demo.servers import Request, Response
-from tests.servers.vendors.access import bearer, given, issue
-from tests.servers.vendors.emulator import Vendor, origin_of
+from tests.servers.vendors.access import bare, bearer, given, issue
+from tests.servers.vendors.emulator import Vendor
 from tests.servers.vendors.listing import Listing, expression, iso
+from tests.servers.vendors.salesforce import QUERY, name_instance, write_errors, write_records
 
 if TYPE_CHECKING:
     from tests.servers.vendors.emulator import VendorApi
-    from tests.servers.vendors.listing import Page
 
 _TOKEN_PATH = "/services/oauth2/token"
 _DATA = "/services/data/v61.0"
+_QUERY = (
+    r"SELECT [\w, ]+ FROM EventLogFile WHERE CreatedDate >= (?P<since>\S+) "
+    r"AND Interval = 'Daily' ORDER BY CreatedDate ASC, Id ASC"
+)
 _PARTS = 3
 # Salesforce may answer with fewer than the 2,000 rows that it promises at most.
 _PAGE_SIZE = 20
@@ -39,11 +43,6 @@ def _make_file(serial: int, instant_ns: int) -> dict[str, object]:
     }
 
 
-def _wrap(page: Page) -> dict[str, object]:
-    body = {"totalSize": page.total, "done": page.token is None, "records": page.items}
-    return body if page.token is None else {**body, "nextRecordsUrl": page.next_target}
-
-
 def _get_file(_: VendorApi, request: Request) -> Response:
     """Write a file whose fields hold commas, quotes and line breaks."""
     serial = int(request.path.split("/")[-2].removeprefix("0ATSM"))
@@ -56,35 +55,29 @@ def _get_file(_: VendorApi, request: Request) -> Response:
     return Response(200, [("Content-Type", "text/csv")], text.getvalue())
 
 
-_query = Listing(
-    envelope=_wrap,
-    bounds=expression("q", r"SELECT .* WHERE .*CreatedDate >= (?P<since>\S+).* ORDER BY .*"),
-    page_param="locator",
-    with_cursor="not",
-    next_path=f"{_DATA}/query/01gRO0000016PIAYA2",
-    limit_param=None,
-    default_limit=_PAGE_SIZE,
-)
-
-
 VENDORS = (
     Vendor(
         name="salesforce-event-log-file",
         emulated=(
             "SOQL with a lower bound, relative `nextRecordsUrl`, fewer rows than asked for; then "
             "each `LogFile` as CSV with commas, quotes and line breaks in its fields; tokens for "
-            "client credentials, that expire; 503 with `REQUEST_LIMIT_EXCEEDED`"
+            "client credentials, that expire; 403 with `REQUEST_LIMIT_EXCEEDED`"
         ),
         not_emulated="SOQL beyond that, locators that expire, files that come days late",
         routes={
             f"POST {_TOKEN_PATH}": issue(
-                more=lambda _, request: {"instance_url": origin_of(request)},
+                more=name_instance,
                 grant_type="client_credentials",
                 client_id="salesforce-id",
                 client_secret="salesforce-secret",
             ),
-            f"GET {_DATA}/query": _query,
-            f"GET {_query.next_path}": _query,
+            f"GET {QUERY}*": Listing(
+                envelope=write_records,
+                bounds=expression("q", _QUERY),
+                locator_path=f"{QUERY}/01g",
+                limit_param=None,
+                default_limit=_PAGE_SIZE,
+            ),
             f"GET {_DATA}/sobjects/EventLogFile/*": _get_file,
         },
         authorise=bearer,
@@ -96,10 +89,10 @@ VENDORS = (
         ),
         make_event=_make_file,
         serial_of=lambda event: str(event["REQUEST_ID"]),
-        limited=lambda: Response(
-            503, body=[{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "Too many requests"}]
-        ),
+        limited=bare(403, write_errors(403, "TotalRequests Limit exceeded.")),
         parts=_PARTS,
-        error_body=lambda _, problem: [{"errorCode": "MALFORMED_QUERY", "message": problem}],
+        page_size=_PAGE_SIZE,
+        late_s=3600,
+        error_body=write_errors,
     ),
 )

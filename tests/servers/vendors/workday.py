@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.servers.vendors.access import bearer, given, issue, retry_after
+from tests.servers.vendors.access import basic, bearer, given, issue, retry_after
 from tests.servers.vendors.emulator import Vendor
 from tests.servers.vendors.listing import Listing, bounds, iso
 
@@ -29,10 +29,9 @@ VENDORS = (
         not_emulated="`instancesReturned`, filters by user and task",
         routes={
             f"POST {_TOKEN_PATH}": issue(
+                check=basic("workday-id", "workday-secret"),
                 grant_type="refresh_token",
                 refresh_token="workday-refresh",
-                client_id="workday-id",
-                client_secret="workday-secret",
             ),
             "GET /ccx/api/privacy/v1/acme/activityLogging": Listing(
                 envelope=lambda page: {"data": page.items, "total": page.total},
@@ -55,5 +54,6 @@ VENDORS = (
         make_event=_make_event,
         serial_of=lambda event: event["sessionId"][1:],
         limited=retry_after({"error": "too many requests"}),
+        late_s=300,
     ),
 )

@@ -66,7 +66,7 @@ VENDORS = (
         },
         authorise=basic("auditor@acme.example/token", "zendesk-token"),
         environ=given(
-            ZENDESK_SUBDOMAIN="acme",
+            ZENDESK_DOMAIN="acme.zendesk.com",
             ZENDESK_EMAIL="auditor@acme.example",
             ZENDESK_API_TOKEN="zendesk-token",
         ),
@@ -74,6 +74,7 @@ VENDORS = (
         serial_of=lambda event: str(event["source_id"]),
         limited=retry_after({"error": "TooManyRequests"}),
         tick_ns=NS_PER_S,
+        late_s=300,
         error_body=lambda status, problem: {"error": status, "description": problem},
     ),
 )

@@ -65,7 +65,7 @@ class Run:
         """So many that there are several pages, and groups across their edges."""
         paginations = [source.get("pagination", {}) for source in self._config["api_sources"]]
         size = max(pagination.get("page_size", 100) for pagination in paginations)
-        return size * 2 + SHARING
+        return (self.vendor.page_size or size) * 2 + SHARING
 
     def start(self) -> Process:
         """Start Flicker."""

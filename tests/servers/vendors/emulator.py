@@ -129,6 +129,7 @@ class Vendor:
         serial_of: Of an event that was shipped, the serial number that it was
             made from; with `parts`, `17.0`, `17.1`.
         parts: Events that one record becomes.
+        page_size: Records a page, where the configuration does not ask for a number.
         tick_ns: Precision of the timestamps.
         lag_s: Age of an event's timestamp when it becomes visible.
         late_s: By how much older than the newest an event may come, where the
@@ -151,6 +152,7 @@ class Vendor:
     limited: Callable[[], Response]
     open_paths: tuple[str, ...] = ()
     parts: int = 1
+    page_size: int | None = None
     tick_ns: int = NS_PER_MS
     lag_s: float = 0
     late_s: float = 0
@@ -195,19 +197,24 @@ class VendorApi(EmbeddedServer):
             self._newest_ns = now_ns
             end_ns = now_ns - int((vendor.lag_s + ago_s) * NS_PER_S)
             for lane in self._logs:
+                # Only what is asked to be late is older than what is there.
+                floor_ns = 0 if ago_s else self._find_newest(lane)
                 for index in range(count):
                     ticks = (count - 1 - index) // spread
                     instant_ns = end_ns - end_ns % vendor.tick_ns - ticks * vendor.tick_ns
-                    self._append(lane, instant_ns, now_ns)
+                    self._append(lane, max(instant_ns, floor_ns), now_ns)
 
     def add_again(self, count: int) -> None:
         """Make records visible that share the newest timestamp of their lane."""
         with self._lock:
             now_ns = max(time.time_ns(), self._newest_ns)
-            for lane, log in self._logs.items():
-                newest_ns = max(entry.instant_ns for entry in log)
+            for lane in self._logs:
+                newest_ns = self._find_newest(lane)
                 for _ in range(count):
                     self._append(lane, newest_ns, now_ns)
+
+    def _find_newest(self, lane: str) -> int:
+        return max((entry.instant_ns for entry in self._logs[lane]), default=0)
 
     def _append(self, lane: str, instant_ns: int, persisted_ns: int) -> None:
         serial = self._count

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from flicker.demo.servers import Destination
-from tests.processes import LIMIT_S, ROOT, Home, Process, wait_until
-from tests.servers.vendors import VENDORS
+from tests.processes import ROOT, wait_until
+from tests.servers.vendors import VENDORS, write_table
 from tests.servers.vendors.emulator import Vendor, VendorApi
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from tests.processes import Home, Process
 
 CONFIGS = ROOT / "configs" / "vendors"
 QUICK = {"polling_frequency_ms": 200, "flush_interval_ms": 50}
@@ -45,6 +46,7 @@ class Run:
             "SIEM_TOKEN": "siem-token",
             **vendor.environ(api, home.directory),
         }
+        self._process: Process
 
     def _lead_here(self, entry: dict[str, Any]) -> None:
         """Replace scheme and host of the URLs that Flicker asks."""
@@ -67,29 +69,37 @@ class Run:
         size = max(pagination.get("page_size", 100) for pagination in paginations)
         return (self.vendor.page_size or size) * 2 + SHARING
 
-    def start(self) -> Process:
+    def start(self) -> None:
         """Start Flicker."""
-        return self._home.start(env=self._environ)
+        self._process = self._home.start(env=self._environ)
+
+    def kill(self) -> None:
+        """End Flicker as a power cut would."""
+        self._process.kill()
 
     def arrived(self) -> Counter[str]:
         """Count the deliveries of each event."""
         return Counter(self.vendor.serial_of(event) for event in self._siem.events)
 
+    def wait(self, condition: Callable[[], object]) -> None:
+        """Wait for a condition, or fail with what Flicker said and what was refused."""
+        is_met = wait_until(lambda: condition() or not self._process.is_running)
+        assert is_met, f"refused: {self.api.refusals[:5]}\n{self._process.stderr[-2000:]}"
+        assert self._process.is_running, self._process.stderr[-2000:]
+
     def wait_for_all(self) -> None:
         """Wait until each event was delivered."""
-
-        def is_all_there() -> bool:
-            return len(self._siem.delivered) >= len(self.api.expected) and (
-                self.arrived().keys() >= self.api.expected
+        self.wait(
+            lambda: (
+                self._siem.delivered_count >= len(self.api.expected)
+                and self.arrived().keys() >= self.api.expected
             )
+        )
 
-        if not self._siem.wait_for(is_all_there, LIMIT_S):
-            missing = sorted(self.api.expected - self.arrived().keys(), key=float)
-            pytest.fail(f"missing: {missing[:20]} ({len(missing)}); {self.api.refusals[:5]}")
-
-    def wait_for_polls(self, count: int = 3) -> None:
-        """Wait for so many further requests, behind which nothing of before is left to do."""
-        assert self.api.wait_for_requests(len(self.api.requests) + count, LIMIT_S)
+    def wait_for_requests(self, count: int) -> None:
+        """Wait for so many further requests of each source."""
+        expected = len(self.api.requests) + count * len(self.vendor.lanes)
+        self.wait(lambda: len(self.api.requests) >= expected)
 
 
 @pytest.fixture(params=VENDORS)
@@ -104,8 +114,8 @@ def test_ships_each_event_once_whatever_happens(run: Run) -> None:
     """Late events, a revoked token, a quota used up and a power cut in between."""
     api = run.api
     api.add(run.first_events, spread=SHARING)
-    process = run.start()
-    assert api.wait_for_requests(2, LIMIT_S)
+    run.start()
+    run.wait_for_requests(2)
     api.add(5)
     run.wait_for_all()
     api.revoke_tokens()
@@ -113,16 +123,15 @@ def test_ships_each_event_once_whatever_happens(run: Run) -> None:
     api.add(5, spread=5)
     if run.late_s:
         api.add(2, ago_s=run.late_s)
-    assert wait_until(lambda: not api.still_to_limit)
+    run.wait(lambda: not api.still_to_limit and (api.revoked_met or not run.vendor.open_paths))
     run.wait_for_all()
-    run.wait_for_polls()
-    process.kill()
+    run.wait_for_requests(3)
+    run.kill()
     api.add_again(3)
     api.add(5)
-    process = run.start()
+    run.start()
     run.wait_for_all()
-    run.wait_for_polls()
-    assert process.is_running
+    run.wait_for_requests(3)
     repeated = {serial: count for serial, count in run.arrived().items() if count > 1}
     assert repeated == {}
     assert run.arrived().keys() == api.expected
@@ -134,7 +143,5 @@ def test_every_shipped_configuration_has_a_server() -> None:
 
 
 def test_the_documented_table_is_that_of_the_servers() -> None:
-    from tests.servers.vendors import write_table
-
-    text = Path(ROOT / "docs" / "vendors.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "vendors.md").read_text(encoding="utf-8")
     assert write_table() in text, "python -m tests.servers.vendors prints the table"

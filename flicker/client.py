@@ -30,7 +30,9 @@ from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from flicker.auth import Concealer, request_headers
+from flicker.auth.authenticator import SigningRequest
+from flicker.auth.static import request_headers
+from flicker.conceal import Concealer, hide
 from flicker.errors import (
     ForeignLinkError,
     HumanNeededError,
@@ -44,6 +46,7 @@ from flicker.ratelimit import is_quota_exhausted, wait_asked_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from flicker.auth.authenticator import Authenticator
     from flicker.request import PageRequest
     from flicker.settings import Endpoint
 
@@ -277,12 +280,19 @@ class Client:
         endpoint: Where, as whom, and with which certificates and time limit.
         max_response_bytes: Bound on a body, compressed or not.
         connections: Connections kept open.
+        authenticator: Adds to the configured headers of each request of `ask`.
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, max_response_bytes: int = 1 << 20, connections: int = 1
+        self,
+        endpoint: Endpoint,
+        *,
+        max_response_bytes: int = 1 << 20,
+        connections: int = 1,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self._endpoint = endpoint
+        self._authenticator = authenticator
         self._max_response_bytes = max_response_bytes
         self._timeout_s = endpoint.timeout.total_seconds()
         self._adapter = _Adapter(
@@ -318,18 +328,31 @@ class Client:
     def ask(self, request: PageRequest) -> Reply:
         """Ask the endpoint's origin for a page, following redirects within it.
 
+        Credentials that are refused are renewed once, where they can be, and
+        the very same request is sent again.
+
         Raises:
-            RetryableError: No answer, or none in time, or none to read.
+            RetryableError: No answer, or none in time, or none to read; or no
+                credentials now.
             ForeignLinkError: The way there leaves the endpoint's origin.
-            HumanNeededError: TLS fails, or redirects go on and on.
+            HumanNeededError: TLS fails, or redirects go on and on; or there
+                are no credentials.
         """
         url = resolve_link(self._endpoint.url, request.url)
         headers = self._unless_configured(request.headers)
         deadline = time.monotonic() + self._timeout_s
-        for _ in range(MAX_REDIRECTS + 1):
+        redirects, is_renewed = 0, False
+        while redirects <= MAX_REDIRECTS:
+            started_at = time.monotonic()
+            own = self._authenticate(request, url, headers)
+            # The time that a token takes is not the API's.
+            deadline += time.monotonic() - started_at
             reply = self._exchange(
-                request.method, url, request.body, headers, deadline, is_page=True
+                request.method, url, request.body, headers | own, deadline, is_page=True
             )
+            if reply.status == 401 and not is_renewed and self._renew(own):
+                is_renewed = True
+                continue
             target = reply.headers.get("location")
             if target is None or reply.status not in REDIRECTS:
                 return reply
@@ -337,6 +360,7 @@ class Client:
                 # The others may turn a POST into a GET, which asks for something else.
                 return reply
             url = resolve_link(url, target)
+            redirects += 1
         message = f"redirects more than {MAX_REDIRECTS} times"
         raise HumanNeededError(message, status=reply.status)
 
@@ -355,6 +379,21 @@ class Client:
         # What was configured wins: some collectors want a content type of their own.
         headers = self._unless_configured(headers)
         return self._exchange("POST", self._endpoint.url, body, headers, deadline, is_page=False)
+
+    def _authenticate(
+        self, request: PageRequest, url: str, headers: dict[str, str]
+    ) -> dict[str, str]:
+        if self._authenticator is None:
+            return {}
+        # As it will stand in the request line: signatures are over that.
+        parts = urlsplit(url)
+        url = f"{parts.scheme}://{parts.netloc}{_request_target(url)}"
+        return self._authenticator.headers(
+            SigningRequest(request.method, url, self._headers | headers, request.body)
+        )
+
+    def _renew(self, refused: dict[str, str]) -> bool:
+        return self._authenticator is not None and self._authenticator.renew(refused)
 
     def _unless_configured(self, headers: dict[str, str]) -> dict[str, str]:
         return {k: v for k, v in headers.items() if k.lower() not in self._own_names}
@@ -473,7 +512,8 @@ class Client:
 
     def redact(self, text: str) -> str:
         """Take the endpoint's secrets out of text that a server sent."""
-        return self._concealer.redact(text)
+        more = () if self._authenticator is None else self._authenticator.secrets()
+        return hide(self._concealer.redact(text), more)
 
 
 def decompress(data: bytes, encoding: str, limit: int) -> bytes:

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from flicker.auth import MIN_SECRET_CHARS
+from flicker.conceal import MIN_SECRET_CHARS, secrets_of
 
 if TYPE_CHECKING:
     from flicker.settings import Settings
@@ -51,23 +51,25 @@ def conceal_secrets(settings: Settings) -> None:
             handler.formatter.secrets = secrets
 
 
+def conceal_token(token: str, replaced: str | None) -> None:
+    """Have a token that was obtained replaced by stars too.
+
+    Args:
+        token: The new one.
+        replaced: The one before it, which need not be looked for any more.
+    """
+    for handler in logging.getLogger().handlers:
+        formatter = handler.formatter
+        if isinstance(formatter, _Formatter):
+            formatter.secrets = [token, *(text for text in formatter.secrets if text != replaced)]
+
+
 def _secrets_of(settings: Settings) -> list[str]:
     texts: set[str] = set()
     for source in settings.sources:
         for endpoint in (source.endpoint, source.destination.endpoint):
             texts |= {value.reveal() for _, value in endpoint.headers}
-            credentials = endpoint.credentials
-            if credentials.basic is not None:
-                texts.add(credentials.basic.password.reveal())
-            texts |= {
-                secret.reveal()
-                for secret in (
-                    credentials.bearer,
-                    credentials.api_key,
-                    (credentials.header or (None, None))[1],
-                )
-                if secret is not None
-            }
+            texts |= set(secrets_of(endpoint.credentials))
             texts |= {value for _, value in parse_qsl(urlsplit(endpoint.url).query)}
         texts |= {value.reveal() for _, value in source.params}
     texts |= {text.split()[-1] for text in texts if text.split()}

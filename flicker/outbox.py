@@ -17,7 +17,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from flicker.auth import request_headers
+from flicker.auth.static import request_headers
 from flicker.client import EXCERPT_CHARS, raise_for_delivery
 from flicker.decode import split_identities
 from flicker.errors import HumanNeededError, RefusedError, RequestError

@@ -20,7 +20,7 @@ from flicker.timefmt import format_rfc3339, parse_timestamp
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flicker.auth import Concealer
+    from flicker.conceal import Concealer
     from flicker.settings import Pagination, Source
 
 STATE_VERSION = 1

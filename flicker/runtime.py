@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flicker.auth.shared import Authenticators
 from flicker.pace import Paces
 from flicker.pool import Pool
 
@@ -78,6 +79,7 @@ class Runtime:
     once: bool = False
     pool: Pool = field(default_factory=Pool)
     paces: Paces = field(default_factory=Paces)
+    authenticators: Authenticators = field(default_factory=Authenticators)
     stop: StopRequest = field(default_factory=StopRequest)
     outboxes: dict[str, Outbox] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)

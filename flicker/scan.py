@@ -293,7 +293,7 @@ class Scanner:
     def _goes_back_to_check(self) -> bool:
         """Go back to where `check_place` wants to look, if it does."""
         scan = self._scan
-        if scan.check_place is None or self.position.newest_first:
+        if scan.check_place is None or self._is_newest_first:
             scan.check_place = None
             return False
         scan.place, scan.check_place = scan.check_place, None
@@ -403,6 +403,15 @@ class Scanner:
         return True
 
     @property
+    def _is_newest_first(self) -> bool:
+        """Whether new events come in before the old ones.
+
+        What the listing shows counts more than what the configuration says.
+        """
+        is_said = self._source.order == "desc" and not self.position.ascending
+        return is_said or self.position.newest_first
+
+    @property
     def _scan(self) -> Scan:
         if self.position.scan is None:
             message = "no scan was begun"
@@ -419,7 +428,7 @@ class Scanner:
     def _floor_ns(self, newest_ns: int | None) -> int | None:
         """Give the instant that the next scan asks from, if this one saw the newest."""
         if self._source.time_filter_param and self._source.timestamp_field:
-            if self.position.newest_first:
+            if self._is_newest_first:
                 # A scan that has to start over asks from the old watermark.
                 newest_ns = None
             known = [at for at in (self.position.last_timestamp_ns, newest_ns) if at is not None]
@@ -444,7 +453,7 @@ class Scanner:
         the anchor watches over it.
         """
         position = self.position
-        if position.newest_first:
+        if self._is_newest_first:
             return False
         is_untold = position.last_timestamp_ns is None and (
             position.scan is None or position.scan.newest_ns is None
@@ -599,11 +608,7 @@ class Scanner:
         if pagination is not None and pagination.stop_on_empty is not None:
             # Tokens that go in a circle have ended the scan by now.
             return following.is_token and not pagination.stop_on_empty
-        return (
-            following.is_token
-            and self.position.newest_first
-            and self._scan.empty_pages < EMPTY_PAGES
-        )
+        return following.is_token and self._is_newest_first and self._scan.empty_pages < EMPTY_PAGES
 
     def _has_caught_up(self, page: Page, following: Place, now_ns: int) -> bool:
         """Tell whether all is read that was there when the poll began.
@@ -647,7 +652,7 @@ class Scanner:
             (
                 not pagination.persist_cursor
                 if pagination is not None and pagination.persist_cursor is not None
-                else position.newest_first
+                else self._is_newest_first
             )
             if place.is_token
             else self._source.time_filter_param or not self._is_append_only()

@@ -23,6 +23,8 @@ SINCE, UNTIL = "{since}", "{until}"
 PaginationType = Literal["offset", "cursor", "page", "link_header", "next_url", "none"]
 ResponseFormat = Literal["json", "ndjson", "csv"]
 WireFormat = Literal["json", "ndjson"]
+GrantType = Literal["client_credentials", "refresh_token", "account_credentials"]
+TokenBodyFormat = Literal["form", "json"]
 
 
 class Secret:
@@ -59,6 +61,78 @@ class Basic:
 
 
 @dataclass(frozen=True)
+class OAuth2:
+    """A token asked for with the client's own credentials.
+
+    Attributes:
+        token_url: Absolute URL; may hold secrets, hence no repr.
+        client_secret: None for clients that have none, or a certificate.
+        refresh_token: For that grant, None for the others.
+        extra: Further parameters of the token request.
+        auth_style: Whether id and secret stand in the body or in HTTP Basic.
+    """
+
+    token_url: str = field(repr=False)
+    client_id: str
+    grant_type: GrantType = "client_credentials"
+    client_secret: Secret | None = None
+    refresh_token: Secret | None = None
+    scope: str | None = None
+    audience: str | None = None
+    extra: tuple[tuple[str, Secret], ...] = ()
+    auth_style: Literal["body", "basic"] = "body"
+    body_format: TokenBodyFormat = "form"
+
+
+@dataclass(frozen=True)
+class JwtBearer:
+    """A token asked for with an assertion that a private key signs.
+
+    Attributes:
+        token_url: Absolute URL; may hold secrets, hence no repr.
+        private_key: In PEM, not encrypted.
+        audience: Claim of the assertion, by default the token URL.
+        style: Whether the assertion is the grant itself, or stands for the
+            client's secret in the grant client_credentials.
+        client_id: For `client_assertion`.
+        extra: Further parameters of the token request.
+    """
+
+    token_url: str = field(repr=False)
+    private_key: Secret
+    issuer: str
+    subject: str | None = None
+    audience: str | None = None
+    scope: str | None = None
+    key_id: str | None = None
+    algorithm: str = "RS256"
+    style: Literal["grant", "client_assertion"] = "grant"
+    client_id: str | None = None
+    extra: tuple[tuple[str, Secret], ...] = ()
+
+
+@dataclass(frozen=True)
+class AwsSigV4:
+    """Signatures with the credentials that AWS tools would find."""
+
+    service: str
+    region: str
+    profile: str | None = None
+
+
+@dataclass(frozen=True)
+class Signer:
+    """A function that gives each request its headers.
+
+    Attributes:
+        name: `package.module:function`.
+    """
+
+    name: str
+    options: tuple[tuple[str, Secret], ...] = ()
+
+
+@dataclass(frozen=True)
 class Credentials:
     """How requests prove who they are; no two are sent in the same header.
 
@@ -66,13 +140,19 @@ class Credentials:
         basic: HTTP Basic.
         bearer: The token of `Authorization: Bearer`.
         header: Name and value of a header of the server's own.
-        api_key: Sent as `X-API-Key`.
+        api_key: Sent in the header `api_key_header`.
+        oauth2: At most one of this and the three below is given.
     """
 
     basic: Basic | None = None
     bearer: Secret | None = None
     header: tuple[str, Secret] | None = None
     api_key: Secret | None = None
+    api_key_header: str = "X-API-Key"
+    oauth2: OAuth2 | None = None
+    jwt_bearer: JwtBearer | None = None
+    aws_sigv4: AwsSigV4 | None = None
+    signer: Signer | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +278,7 @@ class Source:
         params: Static query parameters, added to those of the endpoint's URL.
         body: JSON object to send with POST, as text.
         location: Where the parameters for time and page go.
+        order: How the API lists, as far as it is known beforehand.
         requests_per_second: Of all sources of the group together.
         rate_limit_group: Shares that, and pauses; None for a source of its own.
         start_time: Where a source without a position begins: nanoseconds since
@@ -224,6 +305,7 @@ class Source:
     method: Literal["GET", "POST"] = "GET"
     body: Secret | None = None
     location: Literal["query", "body"] = "query"
+    order: Literal["asc", "desc"] | None = None
     requests_per_second: float | None = None
     rate_limit_group: str | None = None
     poll_interval: timedelta = timedelta(seconds=30)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
-from flicker.auth import Concealer, is_concealed
 from flicker.client import Client
+from flicker.conceal import Concealer, is_concealed
 from flicker.decode import PageDecoder, UnreadablePageError
 from flicker.dedup import DedupWindow
 from flicker.errors import (
@@ -189,7 +189,11 @@ class ApiPartition(SourcePartition):
                 useless = {**resume_state, "api": ""}
                 position = load_position(useless, source.name, self._fingerprint, self._concealer)
         self._scanner = Scanner(source, position)
-        self._client = Client(source.endpoint, max_response_bytes=source.max_response_bytes)
+        self._client = Client(
+            source.endpoint,
+            max_response_bytes=source.max_response_bytes,
+            authenticator=runtime.authenticators.of(source.endpoint),
+        )
         pagination = source.pagination
         self._decoder = PageDecoder(
             results_field=source.results_field,

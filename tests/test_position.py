@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flicker.auth import Concealer
+from flicker.conceal import Concealer
 from flicker.dedup import DedupWindow
 from flicker.errors import RegistryError
 from flicker.pagination import Place

@@ -18,6 +18,7 @@ from bytewax import run as bytewax_run
 
 from flicker import cli, config
 from flicker.demo.servers import Destination, Response
+from tests.auth.keys import write_service_account
 from tests.servers.scripted import ScriptedApi
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^(?:<!-- (\w+) -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECTION = re.compile(r"^### ([^\n]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 SECRET_FILE = "${file:/run/secrets/vendor-password}"
+KEY_FILE = "/run/secrets/service-account.json"
 
 # The models that each section of the README describes, by their names in the schema.
 MODELS = {
@@ -47,6 +49,9 @@ MODELS = {
     "`destination`": ["DestinationEntry"],
     "`auth`": ["BearerAuth", "BasicAuth", "HeaderAuth"],
     "`basic`": ["BasicEntry"],
+    "`oauth2`": ["OAuth2Entry"],
+    "`jwt_bearer`": ["JwtBearerEntry"],
+    "`aws_sigv4`": ["AwsSigV4Entry"],
     "`tls`": ["TlsEntry"],
     "`retry`": ["RetryEntry"],
 }
@@ -97,6 +102,7 @@ def parse(text: str, tmp_path: Path) -> Settings:
     secret = tmp_path / "password"
     secret.write_text("a-password\n", encoding="utf-8")
     text = text.replace(SECRET_FILE, f"${{file:{secret}}}")
+    text = text.replace(KEY_FILE, str(write_service_account(tmp_path)))
     return config.parse(text, AnyVariable(), origin="README.md")
 
 

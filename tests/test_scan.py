@@ -19,7 +19,7 @@ from hypothesis import assume, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
-from flicker.auth import Concealer
+from flicker.conceal import Concealer
 from flicker.decode import PageDecoder
 from flicker.dedup import KEPT_COUNT, DedupWindow
 from flicker.pagination import Place, resolve_link
@@ -958,3 +958,17 @@ def test_sources_of_one_endpoint_are_independent() -> None:
     for reader in readers:
         reader.poll()
         assert reader.ids == ids(range(3))
+
+
+def test_an_order_that_is_told_counts_until_the_listing_tells_another() -> None:
+    """One event a poll shows no order; a cursor of a newest-first listing leads to older ones."""
+    told = make_source("cursor", order="desc", since=True)
+    reader = Reader(told, Listing("cursor", [row(1)], newest_first=True, never_ends=True))
+    reader.poll()
+    assert reader.scanner.position.place is None
+    untold = Reader(make_source("cursor", since=True), Listing("cursor", [row(1)], never_ends=True))
+    untold.poll()
+    assert untold.scanner.position.place is not None
+    wrong = Reader(told, Listing("cursor", [row(n) for n in range(1, 6)], never_ends=True))
+    wrong.poll()
+    assert wrong.scanner.position.place is not None

@@ -9,25 +9,30 @@ from typing import TYPE_CHECKING, TypeVar
 from flicker.config.checks import ITEM, compile_pattern, expand_home, fill_url
 from flicker.config.models import BasicAuth, BearerAuth, HeaderAuth, RetryEntry, TlsEntry
 from flicker.settings import (
+    AwsSigV4,
     Basic,
     Credentials,
     Destination,
     Endpoint,
     FetchEach,
+    JwtBearer,
+    OAuth2,
     Pagination,
     Retry,
     Secret,
     Settings,
+    Signer,
     Source,
     Tls,
 )
 from flicker.timefmt import parse_start_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pydantic import SecretStr
 
+    from flicker.config.credentials import AwsSigV4Entry, JwtBearerEntry, OAuth2Entry
     from flicker.config.models import (
         BasicEntry,
         ConfigFile,
@@ -80,6 +85,13 @@ def _source(entry: SourceEntry, shared: Destination | None, item: str | None) ->
             Credentials(
                 basic=_optional(entry.basic, _basic),
                 api_key=_optional(entry.api_key, _secret),
+                api_key_header=entry.api_key_header,
+                oauth2=_optional(entry.oauth2, lambda oauth2: _oauth2(oauth2, fill)),
+                jwt_bearer=_optional(entry.jwt_bearer, _jwt_bearer),
+                aws_sigv4=_optional(entry.aws_sigv4, lambda aws: _aws_sigv4(aws, fill)),
+                signer=_optional(
+                    entry.signer, lambda name: Signer(name, _secrets(entry.signer_options))
+                ),
             ),
             fill,
         ),
@@ -92,6 +104,7 @@ def _source(entry: SourceEntry, shared: Destination | None, item: str | None) ->
         method=entry.method,
         body=_optional(entry.body, lambda body: Secret(json.dumps(_filled(body, fill)))),
         location=location or ("body" if entry.method == "POST" else "query"),
+        order=entry.order,
         requests_per_second=entry.requests_per_second,
         # Those of one entry have the same credentials, and so the same quota.
         rate_limit_group=entry.rate_limit_group or (None if item is None else entry.name),
@@ -209,6 +222,49 @@ def _retry(entry: RetryEntry) -> Retry:
 
 def _basic(entry: BasicEntry) -> Basic:
     return Basic(username=_secret(entry.username), password=_secret(entry.password))
+
+
+def _oauth2(entry: OAuth2Entry, fill: Callable[[str], str]) -> OAuth2:
+    return OAuth2(
+        token_url=fill_url(entry.token_url.get_secret_value(), fill(ITEM)),
+        client_id=entry.client_id,
+        grant_type=entry.grant_type,
+        client_secret=_optional(entry.client_secret, _secret),
+        refresh_token=_optional(entry.refresh_token, _secret),
+        scope=entry.scope,
+        audience=entry.audience,
+        extra=_secrets(entry.extra),
+        auth_style=entry.auth_style,
+        body_format=entry.body_format,
+    )
+
+
+def _jwt_bearer(entry: JwtBearerEntry) -> JwtBearer:
+    """Bring the keys of the file and those of a service account's file together."""
+    account = entry.account()
+    token_url = None if entry.token_url is None else entry.token_url.get_secret_value()
+    issuer = entry.issuer or entry.client_id
+    return JwtBearer(
+        token_url=token_url or account["token_uri"],
+        private_key=Secret(entry.pem()),
+        issuer=issuer or account["client_email"],
+        subject=entry.subject,
+        audience=entry.audience,
+        scope=entry.scope,
+        key_id=entry.key_id or account.get("private_key_id"),
+        algorithm=entry.algorithm,
+        style=entry.style,
+        client_id=entry.client_id,
+        extra=_secrets(entry.extra),
+    )
+
+
+def _aws_sigv4(entry: AwsSigV4Entry, fill: Callable[[str], str]) -> AwsSigV4:
+    return AwsSigV4(service=entry.service, region=fill(entry.region), profile=entry.profile)
+
+
+def _secrets(values: Mapping[str, SecretStr] | None) -> tuple[tuple[str, Secret], ...]:
+    return tuple((name, _secret(value)) for name, value in (values or {}).items())
 
 
 def _secret(value: SecretStr) -> Secret:

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, get_args
 
 from flicker.config.checks import EMPTY
+from flicker.config.credentials import AwsSigV4Entry, JwtBearerEntry, OAuth2Entry
 from flicker.config.fields import OWN_PROBLEM, Entry
 from flicker.config.models import (
     BasicAuth,
@@ -37,6 +38,9 @@ _SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "destination": (DestinationEntry,),
     "auth": (BearerAuth, BasicAuth, HeaderAuth),
     "basic": (BasicEntry,),
+    "oauth2": (OAuth2Entry,),
+    "jwt_bearer": (JwtBearerEntry,),
+    "aws_sigv4": (AwsSigV4Entry,),
     "tls": (TlsEntry,),
     "fetch_each": (FetchEntry,),
     "retry": (RetryEntry,),
@@ -107,7 +111,7 @@ def _is_shown(keys: Keys, document: Document) -> bool:
     key = str(keys[-1])
     if key in _KNOWN_KEYS or _PLAIN_KEY.match(key):
         return True
-    is_free = len(keys) > 1 and keys[-2] in ("headers", "params")
+    is_free = len(keys) > 1 and keys[-2] in ("headers", "params", "extra", "signer_options")
     return is_free and bool(_NAME_LIKE_KEY.match(key)) and document.at(keys) is not None
 
 

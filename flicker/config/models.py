@@ -20,6 +20,13 @@ from flicker.config.checks import (
     time_format_problem,
     username_problem,
 )
+from flicker.config.credentials import (
+    AwsSigV4Entry,
+    JwtBearerEntry,
+    OAuth2Entry,
+    Options,
+    SignerName,
+)
 from flicker.config.fields import (
     GIVEN,
     BearerToken,
@@ -166,7 +173,25 @@ class SourceEntry(Entry):
         default=None, description="Credentials of HTTP Basic authentication."
     )
     api_key: Annotated[HeaderText | None, GIVEN] = Field(
-        default=None, description="Sent as the header X-API-Key."
+        default=None, description="Sent in the header `api_key_header`."
+    )
+    api_key_header: Annotated[Text, must_pass(header_name_problem)] = Field(
+        default="X-API-Key", description="Header that `api_key` is sent in."
+    )
+    oauth2: Annotated[OAuth2Entry | None, GIVEN] = Field(
+        default=None, description="A bearer token by OAuth 2.0."
+    )
+    jwt_bearer: Annotated[JwtBearerEntry | None, GIVEN] = Field(
+        default=None, description="A bearer token for an assertion that a private key signs."
+    )
+    aws_sigv4: Annotated[AwsSigV4Entry | None, GIVEN] = Field(
+        default=None, description="AWS signatures, version 4."
+    )
+    signer: SignerName | None = Field(
+        default=None, description="Function that signs requests, as package.module:function."
+    )
+    signer_options: Options | None = Field(
+        default=None, description="What the signer is given beside the request."
     )
     params: dict[str, ParamValues] | None = Field(
         default=None,
@@ -224,6 +249,11 @@ class SourceEntry(Entry):
     fetch_each: FetchEntry | None = Field(
         default=None,
         description="Where the entries only point at the events, how to get them.",
+    )
+    order: Literal["asc", "desc"] | None = Field(
+        default=None,
+        description="Whether the API lists its oldest events first or its newest; without it, the"
+        " first pages tell, and what they tell counts more.",
     )
     timestamp_field: Text | None = Field(
         default=None, description="Dotted path of an event's timestamp, inside the event."

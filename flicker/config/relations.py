@@ -63,9 +63,16 @@ def check_relations(root: dict[str, Any]) -> Iterator[Finding]:
 
 def _source_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
     pagination = _map(source, "pagination")
-    sent_as = {"basic": "Authorization", "api_key": "X-API-Key"}
+    sent_as = {
+        "basic": "Authorization",
+        "api_key": _text(source, "api_key_header") or "X-API-Key",
+        "oauth2": "Authorization",
+        "jwt_bearer": "Authorization",
+        "aws_sigv4": "Authorization",
+    }
     credentials = {key: header for key, header in sent_as.items() if _has(source, key)}
     yield from _header_relations(source, keys, credentials)
+    yield from _credential_relations(source, keys)
     yield from _tls_relations(source, keys)
     yield from _param_relations(source, pagination, keys)
     yield from _destination_relations(_map(source, "destination"), (*keys, "destination"))
@@ -196,6 +203,25 @@ def _fetch_relations(
             if entry.get(name):
                 message = "finds nothing where `response_format` is not json: remove one of them"
                 yield (*place, name), message
+
+
+def _credential_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
+    for key, main in (("api_key_header", "api_key"), ("signer_options", "signer")):
+        if _has(source, key) and not _has(source, main):
+            yield (*keys, key), f"does nothing without `{main}`: add that, or remove it"
+    rivals = [key for key in ("oauth2", "jwt_bearer", "aws_sigv4") if _has(source, key)]
+    if rivals and _has(source, "signer"):
+        message = f"signs requests that `{rivals[0]}` authenticates already: keep one of them"
+        yield (*keys, "signer"), message
+    oauth2 = _map(source, "oauth2")
+    needs_secret = _text(oauth2, "grant_type") != "refresh_token"
+    is_proven = _has(oauth2, "client_secret") or _has(_map(source, "tls"), "cert_path")
+    if oauth2 and needs_secret and not is_proven:
+        message = (
+            "is required and missing: add the client's secret, or in `tls` the certificate that"
+            " proves the client; with a private key, use `jwt_bearer`"
+        )
+        yield (*keys, "oauth2", "client_secret"), message
 
 
 def _destination_relations(destination: dict[str, Any], keys: Keys) -> Iterator[Finding]:

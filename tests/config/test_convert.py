@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flicker.auth import request_headers
+from flicker.auth.static import request_headers
 from flicker.settings import (
     Basic,
     Credentials,

@@ -109,7 +109,7 @@ NO_HOME = "~no-user-of-this-name"
         ({"polling_frequncy_ms": 1}, "polling_frequncy_ms", "`polling_frequency_ms`"),
         ({"page_size": 1}, "page_size", "belongs in `pagination`"),
         ({"retry": {}}, "retry", "belongs in the top level"),
-        ({"zzz": 1}, "zzz", "Known here: api_key, basic"),
+        ({"zzz": 1}, "zzz", "Known here: api_key, api_key_header"),
         ({"tls": {"ca_cert_path": "/missing.pem"}}, "tls.ca_cert_path", "/missing.pem"),
         ({"tls": {"ca_cert_path": "-----BEGIN X"}}, "tls.ca_cert_path", "not what stands"),
         ({"tls": {"cert_path": f"{NO_HOME}/a.pem"}}, "tls.cert_path", "home directory"),

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flicker.auth import Concealer, is_concealed, request_headers
+from flicker.auth.static import request_headers
+from flicker.conceal import Concealer, is_concealed
 from flicker.settings import Basic, Credentials, Endpoint, Secret
 
 SECRET = "s3 cr+t/=tok\u00e9n"

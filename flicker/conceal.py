@@ -1,38 +1,20 @@
-"""Credentials onto a request, and out of everything that is kept or shown."""
+"""Credentials out of everything that is kept or shown."""
 
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
+from flicker.auth.static import request_headers
+
 if TYPE_CHECKING:
-    from flicker.settings import Endpoint, Secret
+    from collections.abc import Iterable, Iterator
+
+    from flicker.settings import Credentials, Endpoint, Secret
 
 MIN_SECRET_CHARS = 6
 """Shorter header values (`1`, `json`) are no credentials, and turn up anywhere."""
-
-
-def request_headers(endpoint: Endpoint) -> dict[str, str]:
-    """Give the header lines that identify us to an endpoint.
-
-    Returns:
-        Names as written in the configuration; handle as a credential.
-    """
-    credentials = endpoint.credentials
-    headers = {name: value.reveal() for name, value in endpoint.headers}
-    if credentials.basic is not None:
-        pair = f"{credentials.basic.username.reveal()}:{credentials.basic.password.reveal()}"
-        headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
-    if credentials.bearer is not None:
-        headers["Authorization"] = f"Bearer {credentials.bearer.reveal()}"
-    if credentials.header is not None:
-        name, value = credentials.header
-        headers[name] = value.reveal()
-    if credentials.api_key is not None:
-        headers["X-API-Key"] = credentials.api_key.reveal()
-    return headers
 
 
 class Concealer:
@@ -96,6 +78,35 @@ class Concealer:
     def redact(self, text: str) -> str:
         """Put stars in the place of secrets, for people to read."""
         return self._any.sub("***", re.sub("\0[^\0]*\0", "***", text))
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """Put stars in the place of secrets, in any spelling, for people to read."""
+    found = sorted({text for text in secrets if len(text) >= MIN_SECRET_CHARS}, key=len)
+    # The longest first: one secret may be the beginning of another.
+    pattern = "|".join(_any_spelling(secret) for secret in reversed(found))
+    return re.sub(pattern, "***", text) if pattern else text
+
+
+def secrets_of(credentials: Credentials) -> Iterator[str]:
+    """Give every text of a way to authenticate that nobody may see."""
+    if credentials.basic is not None:
+        yield credentials.basic.password.reveal()
+    secrets = [credentials.bearer, credentials.api_key]
+    secrets += [credentials.header[1]] if credentials.header is not None else []
+    oauth2, jwt_bearer, signer = credentials.oauth2, credentials.jwt_bearer, credentials.signer
+    if oauth2 is not None:
+        secrets += [oauth2.client_secret, oauth2.refresh_token]
+        secrets += [value for _, value in oauth2.extra]
+    if jwt_bearer is not None:
+        secrets += [value for _, value in jwt_bearer.extra]
+        # A line at a time, as a log might have it.
+        yield from jwt_bearer.private_key.reveal().splitlines()[1:-1]
+    if signer is not None:
+        secrets += [value for _, value in signer.options]
+    for token_url in (grant.token_url for grant in (oauth2, jwt_bearer) if grant is not None):
+        yield from (value for _, value in parse_qsl(urlsplit(token_url).query))
+    yield from (secret.reveal() for secret in secrets if secret is not None)
 
 
 def is_concealed(text: str) -> bool:

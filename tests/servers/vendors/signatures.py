@@ -28,7 +28,9 @@ def is_signed_for_duo(request: Request, integration_key: str, secret_key: str) -
     dated = request.headers.get("x-duo-date") or request.headers.get("date")
     if scheme != "Basic" or user != integration_key or dated is None:
         return False
-    if abs(datetime.now(timezone.utc) - parsedate_to_datetime(dated)) > _CLOCK_SKEW:
+    # UTC in either spelling: a date that ends in -0000 is read without a zone.
+    signed_at = parsedate_to_datetime(dated).replace(tzinfo=timezone.utc)
+    if abs(datetime.now(timezone.utc) - signed_at) > _CLOCK_SKEW:
         return False
     params = "&".join(f"{_escape(name)}={_escape(text)}" for name, text in sorted(request.query))
     host = request.headers["host"].lower()

@@ -25,6 +25,7 @@ from flicker.registry.commands import add_commands
 from flicker.registry.commands import run as run_registry
 from flicker.registry.location import DEFAULT_PATH, parse_location
 from flicker.signals import exit_if_asked, hand_over
+from flicker.vendors import compose, list_vendors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,8 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet = "warning" if args.command == "registry" else "info"
     configure_logging(args.log_level or quiet, args.log_format)
     try:
-        if args.command == "schema":
-            print(json.dumps(config.json_schema(), indent=2))
+        answer = _answer(args)
+        if answer is not None:
+            print(answer)
             return STOPPED
         if args.command == "demo":
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -78,6 +80,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return FAILED
+
+
+def _answer(args: argparse.Namespace) -> str | None:
+    """Give what a command that only prints has to print; None for the others."""
+    if args.command == "schema":
+        return json.dumps(config.json_schema(), indent=2)
+    if args.command == "vendors":
+        return list_vendors(as_json=args.as_json)
+    if args.command == "init":
+        return compose(args.names)
+    return None
 
 
 def _say(message: str) -> None:
@@ -130,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
     _add_common(schema, is_top=False)
+    vendors = commands.add_parser("vendors", help="list the ready configurations")
+    vendors.add_argument("--json", action="store_true", dest="as_json", help="for programs")
+    _add_common(vendors, is_top=False)
+    init = commands.add_parser("init", help="print a configuration made of ready ones")
+    init.add_argument("names", nargs="*", metavar="NAME", help="as `flicker vendors` lists them")
+    _add_common(init, is_top=False)
     registry = commands.add_parser("registry", help="look into the registry, or change it")
     add_commands(registry, _add_common)
     return parser

@@ -32,8 +32,8 @@ def is_signed_for_duo(request: Request, integration_key: str, secret_key: str) -
     signed_at = parsedate_to_datetime(dated).replace(tzinfo=timezone.utc)
     if abs(datetime.now(timezone.utc) - signed_at) > _CLOCK_SKEW:
         return False
-    params = "&".join(f"{_escape(name)}={_escape(text)}" for name, text in sorted(request.query))
-    host = request.headers["host"].lower()
+    params = "&".join(sorted(f"{_escape(name)}={_escape(text)}" for name, text in request.query))
+    host = request.headers["host"].partition(":")[0].lower()
     signed = f"{dated}\n{request.method}\n{host}\n{request.path}\n{params}"
     return any(
         hmac.compare_digest(

@@ -84,7 +84,6 @@ VENDORS = (
         serial_of=lambda event: str(event["requestParameters"]["key"]),
         limited=bare(400, {"__type": "ThrottlingException", "message": "Rate exceeded"}),
         tick_ns=NS_PER_S,
-        late_s=1800,
         lanes=("us-east-1", "us-west-2", "eu-west-1"),
         error_body=lambda _, problem: {"__type": "InvalidRequest", "message": problem},
     ),

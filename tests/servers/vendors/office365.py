@@ -126,7 +126,6 @@ VENDORS = (
         ),
         parts=_PARTS,
         page_size=_PAGE_SIZE,
-        late_s=3600,
         lanes=_CONTENT_TYPES,
         error_body=lambda _, problem: {"error": {"code": "AF20000", "message": problem}},
     ),

@@ -61,7 +61,8 @@ def conceal_token(token: str, replaced: str | None) -> None:
     for handler in logging.getLogger().handlers:
         formatter = handler.formatter
         if isinstance(formatter, _Formatter):
-            formatter.secrets = [token, *(text for text in formatter.secrets if text != replaced)]
+            new = [token] if len(token) >= MIN_SECRET_CHARS else []
+            formatter.secrets = new + [text for text in formatter.secrets if text != replaced]
 
 
 def _secrets_of(settings: Settings) -> list[str]:

@@ -99,7 +99,7 @@ def page_params(pagination: Pagination | None, place: Place) -> list[tuple[str, 
     if pagination is None:
         return []
     params: list[tuple[str, str | int]] = []
-    if pagination.limit_param:
+    if pagination.limit_param and not is_cursor_alone(pagination, place):
         params.append((pagination.limit_param, pagination.page_size))
     param = {
         "offset": pagination.offset_param,
@@ -109,6 +109,11 @@ def page_params(pagination: Pagination | None, place: Place) -> list[tuple[str, 
     if param and place.value is not None:
         params.append((param, place.value))
     return params
+
+
+def is_cursor_alone(pagination: Pagination | None, place: Place) -> bool:
+    """Tell whether nothing goes with the cursor that asks for a place."""
+    return pagination is not None and pagination.cursor_only and place.kind == "cursor"
 
 
 def add_query(url: str, query: Iterable[tuple[str, str | int]]) -> str:

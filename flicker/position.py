@@ -201,6 +201,7 @@ def api_fingerprint(source: Source) -> str:
         more = [pagination.next_url_field, pagination.next_url_header, pagination.cursor_from_last]
         more += [pagination.rel] if pagination.type == "link_header" else []
         facts += more if any(more) else []
+        facts += ["cursor_only"] if pagination.cursor_only else []
     facts += [source.time_filter_template] if source.time_filter_template else []
     facts += [source.method, source.location] if source.method != "GET" else []
     facts += [source.body.reveal()] if source.body is not None else []

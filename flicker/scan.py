@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from flicker.decode import scalar_text, walk_path
 from flicker.dedup import EVERYTHING, NOTHING
-from flicker.pagination import Place, first_place, next_place
+from flicker.pagination import Place, first_place, is_cursor_alone, next_place
 from flicker.position import Pending, Scan
 from flicker.request import Bounds, PageRequest, page_request
 from flicker.timefmt import floor_to, format_rfc3339, format_timestamp, resolution_ns
@@ -187,9 +187,11 @@ class Scanner:
         A link is followed verbatim; nothing is added to it.
         """
         scan = self._scan
-        is_kept = self._persists and scan.place.is_token
-        bounds = Bounds() if is_kept else Bounds(scan.since, scan.until)
-        return page_request(self._source, scan.place, bounds)
+        place = scan.place
+        is_alone = is_cursor_alone(self._source.pagination, place)
+        is_told = is_alone or (self._persists and place.is_token)
+        bounds = Bounds() if is_told else Bounds(scan.since, scan.until)
+        return page_request(self._source, place, bounds)
 
     @property
     def pending(self) -> Pending | None:

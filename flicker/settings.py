@@ -193,6 +193,8 @@ class Pagination:
         rel: Relation of the Link header that leads on, for `link_header`.
         next_url_field: Path of the next page's URL in the body, for `next_url`.
         next_url_header: Name of the header that has it instead.
+        cursor_only: Whether no other parameter of time and page goes with a
+            cursor.
         cursor_from_last: Path, inside an event, of what the last one of a page
             is the next cursor by.
         has_more_field: Path of what says that there is another page.
@@ -213,6 +215,7 @@ class Pagination:
     rel: str = "next"
     next_url_field: str | None = None
     next_url_header: str | None = None
+    cursor_only: bool = False
     cursor_from_last: str | None = None
     has_more_field: str | None = None
     stop_on_empty: bool | None = None
@@ -278,6 +281,7 @@ class Source:
         params: Static query parameters, added to those of the endpoint's URL.
         body: JSON object to send with POST, as text.
         location: Where the parameters for time and page go.
+        results_optional: Whether an object without the list means no events.
         order: How the API lists, as far as it is known beforehand.
         requests_per_second: Of all sources of the group together.
         rate_limit_group: Shares that, and pauses; None for a source of its own.
@@ -310,6 +314,7 @@ class Source:
     rate_limit_group: str | None = None
     poll_interval: timedelta = timedelta(seconds=30)
     results_field: str = ""
+    results_optional: bool = False
     timestamp_field: str | None = None
     message_field: str | None = None
     id_field: tuple[str, ...] | None = None

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flicker.log import conceal_secrets, configure_logging
-from flicker.settings import Basic, Credentials, Destination, Endpoint, Secret, Settings, Source
+from flicker.log import conceal_secrets, conceal_token, configure_logging
+from flicker.settings import (
+    Basic,
+    Credentials,
+    Destination,
+    Endpoint,
+    JwtBearer,
+    OAuth2,
+    Secret,
+    Settings,
+    Signer,
+    Source,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,3 +97,40 @@ def test_what_is_logged_by_accident_is_concealed(
     for text in [*texts.values(), 'quo"te-in-header', "in-the-query-string"]:
         assert text not in said
         assert json.dumps(text)[1:-1] not in said
+
+
+def test_what_tokens_and_signatures_are_made_from_is_concealed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """T67: and each present token, in the place of the one before it."""
+    ways = [
+        Credentials(
+            oauth2=OAuth2(
+                "http://h/?sig=in-the-token-url",
+                "client",
+                client_secret=Secret("client-secret"),
+                refresh_token=Secret("refresh-token"),
+                extra=(("x", Secret("an-extra")),),
+            )
+        ),
+        Credentials(
+            jwt_bearer=JwtBearer("http://h/", Secret("-----BEGIN\nline-of-key\n-----END"), "me")
+        ),
+        Credentials(signer=Signer("a:b", (("key", Secret("signer-key")),))),
+    ]
+    siem = Destination(Endpoint("http://127.0.0.1/"))
+    sources = [Source("s", Endpoint("http://h/", credentials=way), siem) for way in ways]
+    configure_logging("debug", "text")
+    conceal_secrets(Settings(tuple(sources)))
+    secrets = ["in-the-token-url", "client-secret", "refresh-token", "an-extra", "line-of-key"]
+    for text in [*secrets, "signer-key"]:
+        logger.info("got %s", text)
+    conceal_token("first-token", None)
+    logger.info("got %s", "first-token")
+    conceal_token("second-token", "first-token")
+    logger.info("got %s", "second-token")
+    conceal_token("a", "second-token")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("got ")[2] for line in lines] == ["***"] * 8
+    logger.info("a %s", "after")
+    assert "a after" in capsys.readouterr().err

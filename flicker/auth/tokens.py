@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
 
-from oauthlib.oauth2 import OAuth2Error
+from oauthlib.oauth2 import MissingTokenError, OAuth2Error
 from oauthlib.oauth2.rfc6749.parameters import parse_token_response, prepare_token_request
 
 from flicker import log
@@ -198,7 +198,9 @@ class BearerTokens:
         try:
             answer = parse_token_response(reply.body.decode())
         except OAuth2Error as error:
-            code = error.error if isinstance(error.error, str) else None
+            # Its own for an answer without a token is none that a server gave.
+            is_code = isinstance(error.error, str) and not isinstance(error, MissingTokenError)
+            code = error.error if is_code else None
         except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
             # It is no JSON, or not an object, or has no lifetime that is a number.
             pass

@@ -107,9 +107,11 @@ def _source(entry: SourceEntry, shared: Destination | None, item: str | None) ->
         order=entry.order,
         requests_per_second=entry.requests_per_second,
         # Those of one entry have the same credentials, and so the same quota.
-        rate_limit_group=entry.rate_limit_group or (None if item is None else entry.name),
+        rate_limit_group=_optional(entry.rate_limit_group, fill)
+        or (None if item is None else entry.name),
         poll_interval=_span(entry.polling_frequency_ms),
         results_field=entry.results_field or "",
+        results_optional=entry.results_optional,
         timestamp_field=entry.timestamp_field,
         message_field=entry.message_field,
         id_field=_optional(entry.id_field, tuple),

@@ -222,6 +222,11 @@ class SourceEntry(Entry):
         default="",
         description="Dotted path of the list of events; empty where the response is the list.",
     )
+    results_optional: Switch = Field(
+        default=False,
+        description="Whether the API leaves that list out where there are no events. Otherwise an"
+        " answer without it is a failure.",
+    )
     response_format: Literal["json", "ndjson", "csv"] = Field(
         default="json",
         description="Form of the response, or of what `fetch_each` fetches: a JSON document, one"

@@ -72,6 +72,11 @@ class CursorPagination(_TokenEntry):
         description="Dotted path of the next cursor in the response, or, for a root array,"
         " the relation of the Link header to follow. Required without `cursor_from_last`.",
     )
+    cursor_only: Switch = Field(
+        default=False,
+        description="Whether the cursor stands for all other parameters of time and page, which"
+        " are then left out beside it.",
+    )
     cursor_from_last: Text | None = Field(
         default=None,
         description="Dotted path, inside an event, of what the last event of a page is the"

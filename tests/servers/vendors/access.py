@@ -104,7 +104,8 @@ def reset_at(
     prefix: str, body: object = b"", *, status: int = 429, limit: str = "120"
 ) -> Callable[[], Response]:
     """Refuse with the epoch second at which the quota is refilled."""
-    return lambda: Response(status, _quota(prefix, limit, str(int(time.time()) + WAIT_S)), body)
+    # This second is partly over.
+    return lambda: Response(status, _quota(prefix, limit, str(int(time.time()) + 1 + WAIT_S)), body)
 
 
 def reset_in(prefix: str, body: object = b"", *, limit: str = "120") -> Callable[[], Response]:

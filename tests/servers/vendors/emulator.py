@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
+# Less than a second, since the client's begins when it has read the answer.
+LIMITED_S = 0.9
 
 
 class RefusedError(Exception):
@@ -135,7 +137,8 @@ class Vendor:
         late_s: By how much older than the newest an event may come, where the
             vendor's order of arrival finds it; otherwise the configuration's
             `lookback_ms` says so.
-        limited: The refusal of a client that is too quick, for about a second.
+        limited: The refusal of a client that is too quick; one with headers is
+            to say that it has to stay away for a second at least.
         error_body: Of a status and a problem.
         lanes: What a configuration with `foreach` polls apart; each has a log.
         overrides: Keys of the source that a test sets for its own speed.
@@ -180,6 +183,7 @@ class VendorApi(EmbeddedServer):
         self._revoked_tokens: set[str] = set()
         self._revoked_met = 0
         self._to_limit = 0
+        self._limited_until_s = 0.0
         self._refusals: list[str] = []
 
     def add(self, count: int, *, ago_s: float = 0, spread: int = 1) -> None:
@@ -305,10 +309,21 @@ class VendorApi(EmbeddedServer):
             if not was_planned:
                 raise RefusedError(problem, 401)
             return self._refuse(401, problem)
+        return self._limit() or route(self, request)
+
+    def _limit(self) -> Response | None:
+        """Refuse what is planned to be, and whoever does not stay away as told."""
         with self._lock:
-            is_limited = self._to_limit > 0
-            self._to_limit -= is_limited
-        return vendor.limited() if is_limited else route(self, request)
+            now_s = time.monotonic()
+            # With several lanes others may be on their way when one is told.
+            if now_s < self._limited_until_s and len(self._logs) == 1:
+                raise RefusedError("this was asked before the quota was refilled", 429)
+            if not self._to_limit:
+                return None
+            self._to_limit -= 1
+            response = self.vendor.limited()
+            self._limited_until_s = now_s + (LIMITED_S if response.headers else 0)
+            return response
 
     def _find_route(self, target: str) -> Callable[[VendorApi, Request], Response]:
         for pattern, route in self.vendor.routes.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TOKEN = {"Authorization": "Bearer access-1"}
-DAY_NS = 24 * 3600 * NS_PER_S
+DAY_S = 24 * 3600
+DAY_NS = DAY_S * NS_PER_S
 
 
 class Answer:
@@ -277,3 +279,156 @@ def test_snyk_leads_on_by_a_relative_url() -> None:
         assert second["links"] == {}
         stamps = [page["data"]["items"][0]["created"] for page in (first, second)]
         assert sorted(stamps, key=parse_instant) == stamps
+
+
+OFFICE = "/api/v1.0/tenant-1/activity/feed/subscriptions/content"
+
+
+@pytest.mark.parametrize(
+    ("since_s", "until_s", "digits", "zone"),
+    [
+        (DAY_S + 60, 30, 0, ""),
+        (7 * DAY_S + 60, 7 * DAY_S, 0, ""),
+        (60, None, 0, ""),
+        (0, 60, 0, ""),
+        (60, 0, 0, "Z"),
+        (60, 0, 3, ""),
+    ],
+    ids=["longer than a day", "older than a week", "one bound", "backwards", "zone", "fraction"],
+)
+def test_office_refuses_a_span(since_s: int, until_s: int | None, digits: int, zone: str) -> None:
+    ago = {"startTime": since_s, "endTime": until_s}
+    span = {
+        name: iso(time.time_ns() - seconds * NS_PER_S, digits, zone)
+        for name, seconds in ago.items()
+        if seconds is not None
+    }
+    with client_of("office-365") as client:
+        assert client.get(OFFICE, {"contentType": "Audit.General", **span}).status == 400
+
+
+def test_office_lists_blobs_in_no_order_and_leads_on_by_a_header() -> None:
+    with client_of("office-365") as client:
+        client.api.add(47, spread=7)
+        pages = [client.get(OFFICE, {"contentType": "Audit.General"})]
+        while "NextPageUri" in pages[-1].headers:
+            pages.append(client.get(pages[-1].headers["NextPageUri"]))
+        assert [len(page.body) for page in pages] == [20, 20, 7]
+        blobs = [blob for page in pages for blob in page.body]
+        created = [blob["contentCreated"] for blob in blobs]
+        assert created != sorted(created)
+        serials = {
+            client.api.vendor.serial_of(event)
+            for blob in blobs
+            for event in client.get(blob["contentUri"]).body
+        }
+        own = {entry.serial for entry in client.api.log("Audit.General")}
+        assert serials == {f"{serial}.{part}" for serial in own for part in range(3)}
+
+
+def test_box_tells_a_position_from_what_a_float_makes_of_it() -> None:
+    with client_of("box") as client:
+        client.api.add(12)
+        asked = {"stream_type": "admin_logs_streaming", "limit": "5"}
+        position = client.get("/2.0/events", asked).body["next_stream_position"]
+        rounded = int(float(position))
+        assert rounded != position
+        exact = client.get("/2.0/events", {**asked, "stream_position": str(position)})
+        other = client.get("/2.0/events", {**asked, "stream_position": str(rounded)})
+        assert exact.body["next_stream_position"] == position + 3
+        assert other.raw != exact.raw
+
+
+def test_box_repeats_events_and_gives_them_out_of_order() -> None:
+    with client_of("box") as client:
+        client.api.add(12)
+        asked = {"stream_type": "admin_logs_streaming", "limit": "10"}
+        first = client.get("/2.0/events", asked).body
+        asked["stream_position"] = str(first["next_stream_position"])
+        second = client.get("/2.0/events", asked).body
+        ids = [event["event_id"] for page in (first, second) for event in page["entries"]]
+        assert len(ids) > len(set(ids)) == 12
+        assert ids != sorted(ids)
+
+
+def test_zoom_clips_a_long_span_without_a_word() -> None:
+    with client_of("zoom") as client:
+        client.api.add(1, ago_s=40 * DAY_S)
+        client.api.add(1)
+        now_ns = time.time_ns()
+        span = {"from": iso(now_ns - 60 * DAY_NS)[:10], "to": iso(now_ns)[:10]}
+        page = client.get("/v2/report/operationlogs", span).body
+        assert len(page["operation_logs"]) == 1
+        assert page["next_page_token"] == ""
+
+
+def test_zoom_takes_a_page_token_only_with_the_days_that_it_came_with() -> None:
+    with client_of("zoom") as client:
+        client.api.add(3)
+        path, now_ns = "/v2/report/operationlogs", time.time_ns()
+        span = {"from": iso(now_ns - DAY_NS)[:10], "to": iso(now_ns)[:10], "page_size": "2"}
+        on = {**span, "next_page_token": client.get(path, span).body["next_page_token"]}
+        assert client.get(path, on).status == 200
+        assert client.get(path, {**on, "from": iso(now_ns - 2 * DAY_NS)[:10]}).status == 400
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"limit": "101"}, {"starting_after": "evt_none"}, {"created[gte]": "1.5"}, {"since": "1"}],
+    ids=str,
+)
+def test_stripe_refuses(asked: dict[str, str]) -> None:
+    with client_of("stripe", Authorization="Bearer stripe-key") as client:
+        client.api.add(3)
+        assert client.get("/v1/events", asked).status == 400
+
+
+@pytest.mark.parametrize("given", [("start",), ("end",), ()], ids=str)
+def test_tailscale_wants_both_bounds(given: tuple[str, ...]) -> None:
+    key = base64.b64encode(b"tailscale-key:").decode()
+    with client_of("tailscale", Authorization=f"Basic {key}") as client:
+        asked = {name: iso(time.time_ns()) for name in given}
+        path = "/api/v2/tailnet/-/logging/configuration"
+        assert client.get(path, asked).status == 400
+
+
+def test_zendesk_wants_both_bounds_under_one_name() -> None:
+    user = base64.b64encode(b"auditor@acme.example/token:zendesk-token").decode()
+    with client_of("zendesk", Authorization=f"Basic {user}") as client:
+        bound = urlencode({"filter[created_at][]": iso(time.time_ns(), 0)})
+        assert client.get(f"/api/v2/audit_logs.json?{bound}&{bound}").status == 200
+        assert client.get(f"/api/v2/audit_logs.json?{bound}").status == 422
+
+
+def test_1password_repeats_its_cursor_while_nothing_is_new() -> None:
+    with client_of("1password", Authorization="Bearer events-token") as client:
+        client.api.add(3)
+
+        def ask(**body: object) -> Answer:
+            return client.send("POST", "/api/v2/auditevents", json.dumps(body), "application/json")
+
+        first = ask(limit=3).body
+        cursor = first["cursor"]
+        assert [len(first["items"]), first["has_more"]] == [3, False]
+        assert ask(cursor=cursor).body == {"cursor": cursor, "has_more": False, "items": []}
+        assert ask(cursor=cursor, start_time=iso(time.time_ns())).status == 400
+        assert ask(limit=1001).status == 400
+
+
+def test_1password_v3_leaves_the_bound_itself_out() -> None:
+    with client_of("1password-v3", Authorization="Bearer events-token") as client:
+        client.api.add(2)
+        first_ns, last_ns = (entry.instant_ns for entry in client.api.log())
+        page = client.get("/api/v3/auditevents", {"start_time": iso(first_ns, 9)}).body
+        assert [event["insert_time"] for event in page["audit_events"]] == [iso(last_ns, 9)]
+
+
+def test_openai_calls_after_what_is_older() -> None:
+    with client_of("openai", Authorization="Bearer openai-key") as client:
+        client.api.add(3)
+        first = client.get("/v1/organization/audit_logs", {"limit": "2"}).body
+        second = client.get("/v1/organization/audit_logs", {"after": first["last_id"]}).body
+        assert [first["has_more"], second["has_more"]] == [True, False]
+        stamps = [event["effective_at"] for page in (first, second) for event in page["data"]]
+        assert stamps == sorted(stamps, reverse=True)
+        assert client.get("/v1/organization/audit_logs", {"limit": "101"}).status == 400

@@ -17,6 +17,7 @@ from tests.servers.vendors.emulator import VendorApi
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SECRET_KEY = "aws-secret"
 TARGET = "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101.LookupEvents"
 
 
@@ -27,15 +28,21 @@ def cloudtrail() -> Iterator[VendorApi]:
         yield api
 
 
-def _look_up(api: VendorApi, secret_key: str, *, body: bytes = b"{}") -> requests.Response:
+def _look_up(
+    api: VendorApi, secret_key: str = SECRET_KEY, sent: bytes | None = None, **signed: object
+) -> requests.Response:
+    """Ask with a body that is signed, or with one that is not."""
+    body = json.dumps(signed).encode()
     head = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": TARGET}
-    request = AWSRequest("POST", f"{api.url}/", headers=head, data=b"{}")
+    request = AWSRequest("POST", f"{api.url}/", headers=head, data=body)
     SigV4Auth(Credentials("AKIDEXAMPLE", secret_key), "cloudtrail", "eu-west-1").add_auth(request)
-    return requests.post(f"{api.url}/", body, headers=dict(request.headers.items()), timeout=10)
+    return requests.post(
+        f"{api.url}/", sent or body, headers=dict(request.headers.items()), timeout=10
+    )
 
 
 def test_cloudtrail_takes_the_signature_of_the_sdk(cloudtrail: VendorApi) -> None:
-    events = _look_up(cloudtrail, "aws-secret").json()["Events"]
+    events = _look_up(cloudtrail).json()["Events"]
     keys = [json.loads(event["CloudTrailEvent"])["requestParameters"]["key"] for event in events]
     assert keys == [str(entry.serial) for entry in reversed(cloudtrail.log("eu-west-1"))]
 
@@ -45,4 +52,14 @@ def test_cloudtrail_refuses_another_key(cloudtrail: VendorApi) -> None:
 
 
 def test_cloudtrail_refuses_a_body_that_was_not_signed(cloudtrail: VendorApi) -> None:
-    assert _look_up(cloudtrail, "aws-secret", body=b'{"MaxResults":50}').status_code == 401
+    assert _look_up(cloudtrail, sent=b'{"MaxResults":50}').status_code == 401
+
+
+def test_cloudtrail_takes_a_token_only_with_the_bounds_that_it_came_with(
+    cloudtrail: VendorApi,
+) -> None:
+    token = _look_up(cloudtrail, MaxResults=2, StartTime=1).json()["NextToken"]
+    again = _look_up(cloudtrail, MaxResults=2, StartTime=1, NextToken=token)
+    assert "NextToken" not in again.json()
+    assert _look_up(cloudtrail, MaxResults=2, StartTime=2, NextToken=token).status_code == 400
+    assert _look_up(cloudtrail, MaxResults=2, NextToken=token).status_code == 400

@@ -55,7 +55,6 @@ VENDORS = (
         limited=retry_after({"type": "error", "error": {"type": "rate_limit_error"}}),
         tick_ns=NS_PER_S,
         lag_s=60,
-        late_s=300,
         error_body=lambda _, problem: {
             "type": "error",
             "error": {"type": "invalid_request_error", "message": problem},

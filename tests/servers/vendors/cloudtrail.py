@@ -61,7 +61,8 @@ VENDORS = (
         emulated=(
             "POST signed with version 4, the signature recomputed; a log for each region; newest "
             "first; `NextToken` refused beside other parameters than it came with; events as text "
-            "of JSON; 400 for more than 50 a page; throttling by an exception of status 400"
+            "of JSON; some minutes from event to listing, more for some than for others; 400 for "
+            "more than 50 a page; throttling by an exception of status 400"
         ),
         not_emulated="two requests a second, the 90 days, session tokens, lookup attributes",
         routes={
@@ -84,7 +85,8 @@ VENDORS = (
         serial_of=lambda event: str(event["requestParameters"]["key"]),
         limited=bare(400, {"__type": "ThrottlingException", "message": "Rate exceeded"}),
         tick_ns=NS_PER_S,
-        late_s=1800,
+        lag_s=300,
+        late_s=600,
         lanes=("us-east-1", "us-west-2", "eu-west-1"),
         error_body=lambda _, problem: {"__type": "InvalidRequest", "message": problem},
     ),

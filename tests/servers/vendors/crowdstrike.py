@@ -84,7 +84,6 @@ VENDORS = (
                 "resources": [],
             },
         ),
-        late_s=300,
         error_body=lambda status, problem: {
             "meta": {},
             "errors": [{"code": status, "message": problem}],

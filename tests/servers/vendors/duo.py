@@ -120,7 +120,6 @@ VENDORS = (
         serial_of=lambda event: str(event["alias"]),
         limited=_LIMITED,
         lag_s=120,
-        late_s=300,
         error_body=_make_error,
     ),
 )

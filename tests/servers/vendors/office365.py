@@ -126,7 +126,7 @@ VENDORS = (
         ),
         parts=_PARTS,
         page_size=_PAGE_SIZE,
-        late_s=3600,
+        late_s=1800,
         lanes=_CONTENT_TYPES,
         error_body=lambda _, problem: {"error": {"code": "AF20000", "message": problem}},
     ),

@@ -61,7 +61,6 @@ VENDORS = (
         serial_of=lambda event: str(event["project.archived"]["id"].removeprefix("proj_")),
         limited=bare(body={"error": {"type": "requests", "code": "rate_limit_exceeded"}}),
         tick_ns=NS_PER_S,
-        late_s=300,
         error_body=lambda _, problem: {"error": {"message": problem}},
     ),
 )

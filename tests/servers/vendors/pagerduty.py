@@ -45,7 +45,6 @@ VENDORS = (
         make_event=_make_event,
         serial_of=lambda event: str(event["root_resource"]["id"].removeprefix("PD")),
         limited=bare(body={"error": {"message": "Rate Limit Exceeded", "code": 2020}}),
-        late_s=300,
         error_body=lambda status, problem: {"error": {"message": problem, "code": status}},
     ),
 )

@@ -92,7 +92,6 @@ VENDORS = (
         limited=bare(403, write_errors(403, "TotalRequests Limit exceeded.")),
         parts=_PARTS,
         page_size=_PAGE_SIZE,
-        late_s=3600,
         error_body=write_errors,
     ),
 )

@@ -50,7 +50,6 @@ VENDORS = (
         serial_of=lambda event: str(event["data"]["object"]["id"].removeprefix("cus_")),
         limited=bare(body={"error": {"code": "rate_limit", "type": "invalid_request_error"}}),
         tick_ns=NS_PER_S,
-        late_s=300,
         error_body=lambda _, problem: {
             "error": {"type": "invalid_request_error", "message": problem}
         },

@@ -39,7 +39,6 @@ VENDORS = (
         make_event=_make_event,
         serial_of=lambda event: event["target"]["id"].removesuffix("CNTRL")[1:],
         limited=bare(body={"message": "rate limit exceeded"}),
-        late_s=300,
         error_body=lambda _, problem: {"message": problem},
     ),
 )

@@ -54,6 +54,5 @@ VENDORS = (
         make_event=_make_event,
         serial_of=lambda event: event["sessionId"][1:],
         limited=retry_after({"error": "too many requests"}),
-        late_s=300,
     ),
 )

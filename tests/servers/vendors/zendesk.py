@@ -74,7 +74,6 @@ VENDORS = (
         serial_of=lambda event: str(event["source_id"]),
         limited=retry_after({"error": "TooManyRequests"}),
         tick_ns=NS_PER_S,
-        late_s=300,
         error_body=lambda status, problem: {"error": status, "description": problem},
     ),
 )

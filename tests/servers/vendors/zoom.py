@@ -78,7 +78,6 @@ VENDORS = (
         serial_of=lambda event: event["operation_detail"].rpartition(" ")[2],
         limited=retry_after({"code": 429, "message": "You have reached the maximum per-second"}),
         tick_ns=NS_PER_S,
-        late_s=3600,
         error_body=lambda _, problem: {"code": 300, "message": problem},
     ),
 )

@@ -39,7 +39,7 @@ class Run:
         for source in self._config["api_sources"]:
             self._lead_here(source)
             capped = {key: value for key, value in QUICK_IF_CAPPED.items() if key in source}
-            source |= {**QUICK, **capped, **vendor.overrides}
+            source |= {**QUICK, **capped}
         home.configure(*self._config["api_sources"], destination=self._config["destination"])
         self._environ = {
             "SIEM_URL": siem.url,

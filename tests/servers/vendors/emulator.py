@@ -12,7 +12,7 @@ import fnmatch
 import json
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -141,7 +141,6 @@ class Vendor:
             to say that it has to stay away for a second at least.
         error_body: Of a status and a problem.
         lanes: What a configuration with `foreach` polls apart; each has a log.
-        overrides: Keys of the source that a test sets for its own speed.
     """
 
     name: str
@@ -164,7 +163,6 @@ class Vendor:
         "error": problem,
     }
     lanes: tuple[str, ...] = ("",)
-    overrides: Mapping[str, object] = field(default_factory=dict)
 
 
 class VendorApi(EmbeddedServer):

@@ -167,8 +167,10 @@ class Page:
 
     Attributes:
         items: The records, as they stand in the log.
+        entries: The same, with what the log knows about them.
         token: Of the next page; None where there is none.
         next_target: Path and query of the next page; None where there is none.
+        has_more: Whether there is another page with anything on it.
         total: Of the records that pass the filter.
         origin: Of this server, to the client.
         target: Path and query of this page.
@@ -224,10 +226,8 @@ class Listing:
         default_limit: Page size where none is asked for.
         max_limit: Largest page size.
         over_limit: What happens beyond it.
-        max_offset: Largest offset, beyond which it is refused.
         required: Parameters that have to be just so.
         choices: Parameters that may have one of these values.
-        id_of: Of a record, for `last_id`.
         lane_of: Of a request.
     """
 
@@ -248,10 +248,8 @@ class Listing:
     default_limit: int = 100
     max_limit: int = 1000
     over_limit: Literal["cut", "refuse"] = "cut"
-    max_offset: int | None = None
     required: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    id_of: Callable[[Any], str] = lambda event: event["id"]
     lane_of: Callable[[Request], str] = lambda _: ""
 
     def __call__(self, api: VendorApi, request: Request) -> Response:
@@ -352,17 +350,14 @@ class Listing:
         if place is None or self.paging == "none":
             return 0
         if self.paging == "offset":
-            offset = _parse(self.page_param, place, _whole)
-            if self.max_offset is not None and offset > self.max_offset:
-                raise RefusedError(f"{self.page_param} is above {self.max_offset}")
-            return offset
+            return _parse(self.page_param, place, _whole)
         if self.paging == "page":
             number = _parse(self.page_param, place, _whole)
             if number < 1:
                 raise RefusedError(f"{self.page_param} starts at 1")
             return (number - 1) * limit
         if self.paging == "last_id":
-            ids = [self.id_of(entry.value) for entry in passing]
+            ids = [entry.value["id"] for entry in passing]
             if place not in ids:
                 raise RefusedError(f"{self.page_param}: no such event")
             return ids.index(place) + 1

@@ -81,8 +81,8 @@ VENDORS = (
     Vendor(
         name="1password-v3",
         emulated=(
-            "GET with `page_token`; `start_time` exclusive, and about the time of arrival; at most "
-            "1,000 a page; 429 that names no time"
+            "GET with `page_token`, which takes no `start_time` beside it; that is exclusive, and "
+            "about the time of arrival; at most 1,000 a page; 429 that names no time"
         ),
         not_emulated="what the beta may have changed since",
         routes={
@@ -93,7 +93,7 @@ VENDORS = (
                 },
                 bounds=_read_start,
                 page_param="page_token",
-                with_cursor="again",
+                with_cursor="not",
                 limit_param="max_page_size",
                 over_limit="refuse",
             )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CONFIGS = ROOT / "configs" / "vendors"
 QUICK = {"polling_frequency_ms": 200, "flush_interval_ms": 50}
 QUICK_IF_CAPPED = {"requests_per_second": 50}
+MORE_EVENTS = 207
 # No divisor of a page's size, so that a page ends inside of such a group.
 SHARING = 7
 ORIGIN = re.compile(r"https?://[^/?]+")
@@ -67,7 +68,7 @@ class Run:
         """So many that there are several pages, and groups across their edges."""
         paginations = [source.get("pagination", {}) for source in self._config["api_sources"]]
         size = max(pagination.get("page_size", 100) for pagination in paginations)
-        return (self.vendor.page_size or size) * 2 + SHARING
+        return (self.vendor.page_size or size) + MORE_EVENTS
 
     def start(self) -> None:
         """Start Flicker."""

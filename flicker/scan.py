@@ -747,6 +747,8 @@ class Scanner:
         and at a distance, for events that come late.
         """
         max_age, read_to_ns = self._source.max_age, self._read_to_ns
+        if read_to_ns is None:
+            read_to_ns = self.position.start_ns
         if max_age is None or read_to_ns is None or scan.until_ns is None:
             return
         max_age_ns = _span_ns(max_age)

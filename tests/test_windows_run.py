@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -192,3 +192,58 @@ def test_a_registry_from_before_there_were_windows_is_read_on(
         done = home.run_once()
         assert done.code == 0, done.stderr
         assert siem.ids == dict.fromkeys(backfill.ids, 1)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_a_bound_on_offsets_is_gone_around_or_said(
+    home: Home, backfill: Backfill, order: Any
+) -> None:
+    """T28 oldest first all arrive; newest first the error stays, and nothing is passed over."""
+
+    def bound(request: Request) -> Response | None:
+        return Response(400) if int(request.params["offset"]) >= 20 else None
+
+    style = replace(STYLE, order=order, longest_s=None)
+    with ListingApi(backfill.events, style, before_reply=bound) as api, Destination() as siem:
+        source = backfill.source(api, siem, max_window_ms=None)
+        home.configure(source, retry={"max_retries": 2})
+        done = home.run_once()
+        if order == "asc":
+            assert done.code == 0, done.stderr
+        else:
+            assert done.code != 0
+            assert "answers 400" in done.stderr
+            assert siem.distinct_count == 20
+            assert len(api.requests) <= 4 + 3
+            api.before_reply = None
+            assert home.run_once().code == 0
+        assert siem.ids == dict.fromkeys(backfill.ids, 1)
+
+
+def test_a_position_that_is_too_old_is_no_refusal_for_ever(home: Home, backfill: Backfill) -> None:
+    """T58 one warning with both instants, and then what the vendor has still."""
+    kept = datetime.now(timezone.utc) - 10 * WINDOW
+
+    def keep(request: Request) -> Response | None:
+        return Response(400) if request.params["since"] < text_of(kept) else None
+
+    first, rest = backfill.events[:20], backfill.events[20:]
+    with ListingApi(first, STYLE) as api, Destination() as siem:
+        api.style = replace(STYLE, longest_s=None, time_end_param=None)
+        keys = {"delay_ms": None, "time_filter_end_param": None, "max_window_ms": None}
+        home.configure(backfill.source(api, siem, **keys))
+        assert home.run_once().code == 0
+        api.style, api.before_reply = STYLE, keep
+        api.add(rest)
+        max_age_ms = int((10 * WINDOW).total_seconds() * 1000)
+        home.configure(backfill.source(api, siem, max_age_ms=max_age_ms))
+        done = home.run_once()
+        assert done.code == 0, done.stderr
+        warnings = [line for line in done.stderr.splitlines() if "max_age_ms" in line]
+        assert len(warnings) == 1
+        assert first[-1]["timestamp"] in warnings[0]
+        expected = {event["id"] for event in rest if event["timestamp"] > text_of(kept)}
+        missing = expected - siem.ids.keys()
+        # One may have grown too old since.
+        assert len(missing) <= 1
+        assert siem.ids.keys() <= expected | {event["id"] for event in first}

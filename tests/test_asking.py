@@ -30,7 +30,8 @@ pytestmark = pytest.mark.process
 
 SECRET = "s3cret-b0dy-t0ken"
 OTHERS = ("s3cret-first", "s3cret-second")
-TOLERANCE_S = 0.05
+INTERVAL_S = 0.5
+TOLERANCE_S = 0.2
 """By how much two requests may arrive closer than they were sent: threads, connections."""
 
 
@@ -133,9 +134,9 @@ def test_no_body_leaves_the_origin(client_of: Callable[[str], Client]) -> None:
     """T34: a body may hold credentials as well as a header."""
     with ScriptedApi([Response()]) as other:
         script = [Response(307, [("Location", f"{other.url}/logs")])]
-        with ScriptedApi(script) as api:
-            with pytest.raises(ForeignLinkError, match="credentials go nowhere else"):
-                client_of(api.url).ask(PageRequest(f"{api.url}/logs", "POST", b'{"k": "s3cret"}'))
+        refused = pytest.raises(ForeignLinkError, match="credentials go nowhere else")
+        with ScriptedApi(script) as api, refused:
+            client_of(api.url).ask(PageRequest(f"{api.url}/logs", "POST", b'{"k": "s3cret"}'))
         assert other.requests == []
 
 
@@ -257,15 +258,15 @@ def test_a_group_keeps_to_the_lowest_limit_together(home: Home) -> None:
                 rate_limit_group="g",
                 requests_per_second=rate,
             )
-            for name, rate in (("one", 4), ("two", 50))
+            for name, rate in (("one", 1 / INTERVAL_S), ("two", 50))
         ]
         home.configure(*sources)
         process = home.start()
-        assert api.wait_for_requests(16, 60), process.stderr
+        assert api.wait_for_requests(10, 60), process.stderr
         assert process.stop() == 0
-        assert min(gaps_of(api.requests)) > 0.25 - TOLERANCE_S
+        assert min(gaps_of(api.requests)) > INTERVAL_S - TOLERANCE_S
         counts = Counter(request.path for request in api.requests)
-        assert min(counts["/one"], counts["/two"]) >= 6
+        assert min(counts["/one"], counts["/two"]) >= 4
 
 
 def test_a_refusal_pauses_the_group_and_nobody_else(home: Home) -> None:
@@ -285,7 +286,7 @@ def test_a_refusal_pauses_the_group_and_nobody_else(home: Home) -> None:
                 siem.url,
                 polling_frequency_ms=50,
                 pagination=None,
-                **({} if name == "apart" else {"rate_limit_group": "g", "requests_per_second": 4}),
+                **({} if name == "apart" else {"rate_limit_group": "g", "requests_per_second": 2}),
             )
             for name in ("one", "two", "apart")
         ]
@@ -298,16 +299,16 @@ def test_a_refusal_pauses_the_group_and_nobody_else(home: Home) -> None:
             return [
                 request.received_s - refused_at[0]
                 for request in found
-                if refused_at and request.received_s > refused_at[0] + 0.25
+                if refused_at and request.received_s > refused_at[0] + INTERVAL_S
             ]
 
-        assert wait_until(lambda: len(after("/one")) > 2 and len(after("/two")) > 2)
+        assert wait_until(lambda: len(after("/one")) > 1 and len(after("/two")) > 1)
         assert process.stop() == 0
         assert min(after("/one") + after("/two")) > 3 - TOLERANCE_S
         assert min(after("/apart")) < 2
-        resumed = [r for r in api.requests if r.path != "/apart" and r.received_s > refused_at[0]]
-        resumed = [r for r in resumed if r.received_s > refused_at[0] + 0.25]
-        assert min(gaps_of(resumed)) > 0.25 - TOLERANCE_S
+        group = [request for request in api.requests if request.path != "/apart"]
+        resumed = [r for r in group if r.received_s > refused_at[0] + INTERVAL_S]
+        assert min(gaps_of(resumed)) > INTERVAL_S - TOLERANCE_S
 
 
 QUOTA_S = 2.0
@@ -411,3 +412,157 @@ def test_a_single_run_does_not_wait_for_an_hour(home: Home) -> None:
         assert "giving up on the source" in finished.stderr
         assert time.monotonic() - started_at < 60
         assert once(siem, 100)
+
+
+# A listing, and what its entries point at
+
+
+class Blobs:
+    """A listing of blobs, ten events in each, as Office 365 and Salesforce have them."""
+
+    def __init__(self, count: int, size: int = 10) -> None:
+        self.events = make_events(count * size)
+        self.size = size
+        self.shown = count
+        self.gone: set[int] = set()
+        self.origin = ""
+        self.fetched: Counter[int] = Counter()
+        self._lock = threading.Lock()
+
+    def respond(self, request: Request) -> Response:
+        _, kind, number = f"{request.path}/".split("/")[:3]
+        if kind == "list":
+            return Response(body={"events": [self.entry(at) for at in range(self.shown)]})
+        at = int(number)
+        with self._lock:
+            self.fetched[at] += 1
+        if at in self.gone:
+            return Response(404)
+        return Response(body=self.events[at * self.size : (at + 1) * self.size])
+
+    def entry(self, at: int) -> dict[str, object]:
+        return {
+            "id": f"blob-{at}",
+            "timestamp": self.events[at * self.size]["timestamp"],
+            "uri": f"{self.origin}/blob/{at}",
+        }
+
+
+def blob_source(api: ScriptedApi, siem: Destination, **changes: Any) -> dict[str, Any]:
+    return make_source(
+        "s",
+        f"{api.url}/list",
+        siem.url,
+        **{
+            "headers": {"Authorization": f"Bearer {SECRET}"},
+            "pagination": None,
+            "message_field": None,
+            "fetch_each": {
+                "url_field": "uri",
+                "timestamp_field": "timestamp",
+                "message_field": "message",
+                "id_field": "id",
+            },
+            **changes,
+        },
+    )
+
+
+def test_entries_are_fetched_through_kills(home: Home) -> None:
+    """T60: what was finished before the last snapshot is not fetched again."""
+    blobs = Blobs(40)
+    with ScriptedApi(blobs.respond) as api, Destination() as siem:
+        gate = Gate(siem)
+        home.configure(blob_source(api, siem, destination={"concurrency": 1}))
+        kept = 0
+        for count in (1, 4, 0, 9):
+            gate.allow(count)
+            process = home.start()
+            assert gate.waiting.wait(60), process.stderr
+            process.kill()
+            kept = max(kept, siem.distinct_count // blobs.size)
+        gate.allow(10**6)
+        process = home.start()
+        assert once(siem, 400), process.stderr
+        assert process.stop() == 0
+        assert all(blobs.fetched[at] >= 1 for at in range(40))
+
+
+def test_a_snapshot_remembers_which_entries_are_left(home: Home) -> None:
+    blobs = Blobs(30)
+    is_open = threading.Event()
+
+    def respond(request: Request) -> Response:
+        if request.path == "/blob/12" and not is_open.is_set():
+            return Response(503)
+        return blobs.respond(request)
+
+    with ScriptedApi(respond) as api, Destination() as siem:
+        home.configure(blob_source(api, siem))
+        process = home.start()
+        assert siem.wait_for(120, 60), process.stderr
+        assert wait_until(lambda: home.view().get("s", {}).get("undelivered_batches") == 0)
+        assert home.view()["s"]["scanning"] is True
+        process.kill()
+        assert sum(blobs.fetched.values()) == 12
+        lists = sum(request.path == "/list" for request in api.requests)
+        assert lists == 1
+        is_open.set()
+        process = home.start()
+        assert once(siem, 300), process.stderr
+        assert process.stop() == 0
+        assert set(blobs.fetched.values()) == {1}
+
+
+def test_an_entry_that_is_gone_holds_nothing_up(home: Home) -> None:
+    blobs = Blobs(6)
+    blobs.gone = {2}
+    with ScriptedApi(blobs.respond) as api, Destination() as siem:
+        home.configure(blob_source(api, siem))
+        process = home.start()
+        assert siem.wait_for(50, 60), process.stderr
+        blobs.shown, blobs.events = 7, [*blobs.events, *make_events(10, 60)]
+        assert siem.wait_for(60, 60), process.stderr
+        polls = len(api.requests)
+        assert api.wait_for_requests(polls + 3, 60)
+        assert process.stop() == 0
+        # Three tries, and what is listed again is known.
+        assert blobs.fetched == {0: 1, 1: 1, 2: 3, 3: 1, 4: 1, 5: 1, 6: 1}
+        assert siem.duplicates == {}
+        said = [line for line in process.stderr.splitlines() if " error " in line]
+        assert any("they are left out" in line for line in said), process.stderr
+
+
+def test_an_entry_elsewhere_gets_no_credentials(home: Home) -> None:
+    """T24, T34: who writes the listing does not choose where the token goes."""
+    blobs = Blobs(2)
+    with ScriptedApi([Response(body=[])]) as other, Destination() as siem:
+        blobs.origin = other.url
+        with ScriptedApi(blobs.respond) as api:
+            home.configure(blob_source(api, siem))
+            process = home.start()
+            assert wait_until(lambda: "credentials go nowhere else" in process.stderr)
+            assert home.view()["s"]["scanning"] is True
+            assert process.stop() == 0
+        assert other.requests == []
+        assert SECRET not in process.stderr
+
+
+def test_thousands_of_entries_cost_as_many_requests(home: Home) -> None:
+    blobs = Blobs(2_000, size=1)
+    with ScriptedApi(blobs.respond) as api, Destination() as siem:
+        home.configure(blob_source(api, siem, buffer_size=100, polling_frequency_ms=3_600_000))
+        process = home.start()
+        sizes: list[int] = []
+
+        def is_done() -> bool:
+            files = home.recovery_dir.rglob("*")
+            sizes.append(sum(path.stat().st_size for path in files if path.is_file()))
+            return siem.distinct_count == 2_000
+
+        assert wait_until(is_done, 100), (siem.distinct_count, process.stderr)
+        assert process.stop() == 0
+        assert set(blobs.fetched.values()) == {1}
+        assert once(siem, 2_000)
+        # One snapshot holds all that is pending, some 200 KB; the log has a few of them.
+        assert max(sizes) < 16 * 1024 * 1024, max(sizes)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 import threading
 
+PATIENCE_S = 0.25
+"""How long a turn is kept for somebody who was told of it and does not come."""
+
+LOOK_AGAIN_S = 0.01
+
 
 class Pace:
     """Spaces the requests of one source, or of a group that shares a quota.
@@ -15,7 +20,7 @@ class Pace:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._interval_s = 0.0
-        self._free_at = 0.0
+        self._waiting: dict[str, None] = {}
         self._started_at = -math.inf
         self._paused_until = 0.0
 
@@ -25,32 +30,34 @@ class Pace:
             with self._lock:
                 self._interval_s = max(self._interval_s, 1 / requests_per_second)
 
-    def reserve(self, now: float) -> float:
-        """Give the next free time, and keep it for the caller: who came first is served first."""
-        with self._lock:
-            at = max(now, self._free_at)
-            self._free_at = at + self._interval_s
-            return at
+    def start(self, name: str, now: float) -> float:
+        """Start a request, if it is the caller's turn.
 
-    def start(self, at: float, now: float) -> float:
-        """Start a request, if it may start yet.
-
-        A time that was kept is no promise: a pause, or a destination that is
-        behind, lets several pass, and those who waited must not ask all at once.
+        Who came first is served first: those told to wait all wake at about
+        the same time, and the same one might win for ever.
 
         Args:
-            at: What `reserve` gave.
+            name: Of the caller, who has to come back.
             now: The present.
 
         Returns:
             When it may start; it has, unless that is in the future.
         """
         with self._lock:
-            ready_at = max(at, self._paused_until, self._started_at + self._interval_s)
-            if ready_at <= now:
-                self._started_at = now
-                self._free_at = max(self._free_at, now + self._interval_s)
-            return ready_at
+            self._waiting.setdefault(name)
+            ready_at = max(self._paused_until, self._started_at + self._interval_s)
+            ahead = list(self._waiting)[: list(self._waiting).index(name)]
+            if now < ready_at:
+                return ready_at + min(len(ahead) * self._interval_s, PATIENCE_S)
+            if ahead and self._interval_s:
+                if now < ready_at + PATIENCE_S:
+                    return now + LOOK_AGAIN_S
+                # Their destinations are behind, say; they queue up again when they come back.
+                for absent in ahead:
+                    del self._waiting[absent]
+            del self._waiting[name]
+            self._started_at = now
+            return now
 
     def pause(self, until: float) -> None:
         """Have nobody ask before then."""

@@ -227,7 +227,6 @@ class ApiPartition(SourcePartition):
                 response_format=source.response_format,
             )
         self._pace = runtime.paces.join(source.rate_limit_group, source.requests_per_second)
-        self._asks_at: float | None = None
         self._is_listed = self._has_begun = False
         self._fetch: Fetch | None = None
         self._due_at = time.monotonic()
@@ -296,9 +295,7 @@ class ApiPartition(SourcePartition):
         return items
 
     def _ask(self, now: float, outbox: Outbox | None) -> None:
-        if self._asks_at is None:
-            self._asks_at = self._pace.reserve(now)
-        ready_at = self._pace.start(self._asks_at, now)
+        ready_at = self._pace.start(self._name, now)
         if ready_at > now:
             self._due_at = ready_at
             self._awake_in_s = min(HEARTBEAT_S, ready_at - now)
@@ -312,7 +309,6 @@ class ApiPartition(SourcePartition):
         if fetch is None:
             self._end_poll(outbox)
             return
-        self._asks_at = None
         try:
             self._runtime.pool.submit(fetch.run)
         except RuntimeError:

@@ -132,3 +132,16 @@ def test_credentials_take_the_place_of_headers() -> None:
         credentials=Credentials(bearer=Secret("t")),
     )
     assert request_headers(endpoint) == {"X-Own": "1", "Authorization": "Bearer t"}
+
+
+def test_every_value_that_is_asked_with_is_concealed() -> None:
+    """T67: of a repeated parameter each one, and texts of the body however deep."""
+    body = Secret('{"a": {"b.c": ["in-a-list", {"d": "in-an-object"}]}, "n": 1234567}')
+    params = tuple(("key", Secret(value)) for value in ("the-first", "the-second"))
+    concealer = Concealer(Endpoint("http://h/?key=the-third"), params, body)
+    url = "http://h/?in-a-list&in-an-object&the-first&the-second&the-third&1234567"
+    kept = concealer.conceal(url)
+    assert concealer.redact(url) == "http://h/?***&***&***&***&***&1234567"
+    assert "the-" not in kept
+    assert "in-a" not in kept
+    assert concealer.restore(kept) == url

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flicker.pace import Pace, Paces
+from flicker.pace import PATIENCE_S, Pace, Paces
 
 
 def pace_of(requests_per_second: float | None) -> Pace:
@@ -16,12 +16,11 @@ def pace_of(requests_per_second: float | None) -> Pace:
     return pace
 
 
-def ask(pace: Pace, now: float) -> float:
+def ask(pace: Pace, now: float, name: str = "a") -> float:
     """Ask as soon as that may be, by one who looks again when told to."""
-    at = ready_at = pace.reserve(now)
-    while (next_at := pace.start(at, ready_at)) > ready_at:
-        ready_at = next_at
-    return ready_at
+    while (at := pace.start(name, now)) > now:
+        now = at
+    return now
 
 
 def test_without_a_limit_nobody_waits() -> None:
@@ -60,31 +59,42 @@ def test_groups_do_not_wait_for_each_other() -> None:
 
 
 def test_who_came_first_is_served_first() -> None:
+    """Whoever wakes first, and however quickly the others are back."""
     pace = pace_of(1.0)
-    early, late = pace.reserve(0.0), pace.reserve(0.0)
-    assert pace.start(late, 0.0) == 1.0
-    assert pace.start(early, 0.0) == 0.0
-    assert pace.start(late, 1.0) == 1.0
+    served = [name for name in "abc" if pace.start(name, 0.0) <= 0.0]
+    for turn in range(1, 7):
+        served += [name for name in "cbacba" if pace.start(name, float(turn)) <= turn]
+    assert served == list("abcabca")
 
 
 def test_a_pause_holds_everybody_and_lets_them_go_one_by_one() -> None:
     pace = pace_of(1.0)
-    waiting = [pace.reserve(0.0) for _ in range(3)]
+    ask(pace, 0.0)
     pace.pause(60.0)
     pace.pause(30.0)
-    assert [pace.start(at, 59.0) for at in waiting] == [60.0] * 3
-    assert pace.start(waiting[2], 60.0) == 60.0
-    assert pace.start(waiting[0], 60.0) == 61.0
-    assert pace.start(waiting[0], 61.0) == 61.0
-    assert pace.start(waiting[1], 61.0) == 62.0
+    assert all(pace.start(name, 59.0) >= 60.0 for name in "abc")
+    assert pace.start("a", 60.0) == 60.0
+    assert pace.start("b", 60.0) >= 61.0
+    assert [ask(pace, 60.5, "b"), ask(pace, 60.5, "c")] == [61.0, 62.0]
 
 
-def test_who_missed_a_turn_asks_nobody_in_two() -> None:
+def test_a_pause_without_a_limit_lets_all_go_at_once() -> None:
+    pace = pace_of(None)
+    pace.pause(9.0)
+    assert [pace.start(name, 5.0) for name in "ab"] == [9.0, 9.0]
+    assert [pace.start(name, 9.0) for name in "ba"] == [9.0, 9.0]
+
+
+def test_who_does_not_come_back_holds_nobody_up() -> None:
     """A source whose destination is behind may come back much later."""
     pace = pace_of(1.0)
-    missed = pace.reserve(0.0)
-    assert ask(pace, 10.0) == 10.0
-    assert pace.start(missed, 10.0) == 11.0
+    ask(pace, 0.0, "a")
+    assert pace.start("gone", 0.0) == 1.0
+    assert pace.start("b", 0.0) > 1.0
+    assert pace.start("b", 1.0) > 1.0
+    assert pace.start("b", 1.0 + PATIENCE_S) == 1.0 + PATIENCE_S
+    assert ask(pace, 1.5, "b") == 2.0 + PATIENCE_S
+    assert ask(pace, 2.5, "gone") == 3.0 + PATIENCE_S
 
 
 @given(
@@ -95,20 +105,19 @@ def test_who_missed_a_turn_asks_nobody_in_two() -> None:
 def test_no_two_requests_are_ever_closer_than_the_limit(
     rate: float, members: list[tuple[float, float]], pauses: list[tuple[float, float]]
 ) -> None:
-    """Whoever reserves when, is late by whatever, and whatever pauses come in between."""
+    """Whoever comes when, is late by whatever, and whatever pauses come in between."""
     pace = pace_of(rate)
     started: list[float] = []
-    waiting = sorted((at + late, at) for at, late in members)
-    kept = {at: pace.reserve(at) for at in sorted(at for _, at in waiting)}
+    waiting = sorted((at, late, str(number)) for number, (at, late) in enumerate(members))
     for at, until in pauses:
         pace.pause(max(at, until))
     while waiting:
-        now, member = waiting.pop(0)
-        ready_at = pace.start(kept[member], now)
+        now, late, name = waiting.pop(0)
+        ready_at = pace.start(name, now)
         if ready_at <= now:
             started.append(now)
         else:
-            waiting = sorted([*waiting, (ready_at, member)])
+            waiting = sorted([*waiting, (ready_at + late, 0.0, name)])
     assert started == sorted(started)
     gaps = [after - before for before, after in pairwise(started)]
     assert all(gap >= 1 / rate - 1e-9 for gap in gaps)

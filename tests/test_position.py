@@ -229,3 +229,14 @@ def test_a_poll_that_has_read_nothing_yet_is_no_change() -> None:
     assert dump_position(position, None, None) == idle
     position.scan.first_request = False
     assert dump_position(position, None, None)["scan"] is not None
+
+
+def test_a_new_credential_in_the_body_is_the_same_api() -> None:
+    """T65, T67: a token that is renewed costs no cursor, another question does."""
+
+    def fingerprint(body: str) -> str:
+        return api_fingerprint(replace(SOURCE, method="POST", body=Secret(body)))
+
+    first = fingerprint('{"query": "a", "auth": {"user": "x"}, "in": [{"token": "1"}]}')
+    assert first == fingerprint('{"query": "a", "auth": {"user": "y"}, "in": [{"token": "2"}]}')
+    assert first != fingerprint('{"query": "b", "auth": {"user": "x"}, "in": [{"token": "1"}]}')

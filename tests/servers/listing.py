@@ -16,7 +16,7 @@ import msgspec
 from flicker.demo.servers import EmbeddedServer, Request, Response, parse_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     Event = Mapping[str, object] | bytes
@@ -66,6 +66,8 @@ class Style:
         time_format: `rfc3339` takes any fraction and offset, `iso8601` exactly
             milliseconds and `Z`, `unix` whole seconds; everything else is 400.
         required_headers: By lower-case name; without them, 401.
+        method: With `POST`, the parameters stand in a JSON object, at dotted
+            paths; limit, offset and page have to be numbers there.
     """
 
     paging: Paging
@@ -90,6 +92,7 @@ class Style:
     longest_s: float | None = None
     time_format: TimeFormat = "rfc3339"
     required_headers: Mapping[str, str] = field(default_factory=dict)
+    method: Literal["GET", "POST"] = "GET"
 
     def __post_init__(self) -> None:
         if self.time_end_param is not None and self.paging not in {"offset", "page"}:
@@ -189,22 +192,35 @@ class ListingApi(EmbeddedServer):
         style = self.style
         if request.path != style.path:
             return Response(404, body={"detail": "Not found."})
-        if request.method != "GET":
+        if request.method != style.method:
             return Response(405, body={"detail": "Method not allowed."})
         if any(request.headers.get(name) != text for name, text in style.required_headers.items()):
             return Response(401, body={"detail": "Credentials were not provided."})
         try:
-            page = self._find_page(request)
+            page = self._find_page(self._read_params(request))
         except _AskedWronglyError as error:
             return Response(error.status, body={"detail": error.problem})
         return self._write_page(request, page)
 
-    def _find_page(self, request: Request) -> _Page:
+    def _read_params(self, request: Request) -> Mapping[str, str]:
         style = self.style
-        params = request.params
-        if len(params) < len(request.query):
-            problem = "a parameter is repeated"
+        if style.method == "GET":
+            if len(request.params) < len(request.query):
+                problem = "a parameter is repeated"
+                raise _AskedWronglyError(problem)
+            return request.params
+        if request.headers.get("content-type") != "application/json":
+            problem = "expected JSON"
+            raise _AskedWronglyError(problem, 415)
+        params = dict(_flatten(json.loads(request.body)))
+        numbers = {style.limit_param, style.offset_param, style.page_param}
+        if any(isinstance(value, int) != (name in numbers) for name, value in params.items()):
+            problem = "expected numbers for limit, offset and page, and text for the rest"
             raise _AskedWronglyError(problem)
+        return {name: str(value) for name, value in params.items()}
+
+    def _find_page(self, params: Mapping[str, str]) -> _Page:
+        style = self.style
         limit = min(_read_number(params, style.limit_param, style.default_limit), style.max_limit)
         since_ns = self._read_instant(params, style.time_param)
         until_ns = self._read_instant(params, style.time_end_param)
@@ -368,6 +384,14 @@ def _read_cursor(cursor: str) -> tuple[Key, int | None]:
         problem = "the cursor is invalid or expired"
         raise _AskedWronglyError(problem) from None
     return (instant_ns, arrival), since_ns
+
+
+def _flatten(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from _flatten(member, f"{path}.{name}" if path else name)
+    else:
+        yield path, value
 
 
 def _put(body: dict[str, object], path: str, value: object) -> None:

@@ -41,7 +41,7 @@ from flicker.errors import (
     RetryableError,
 )
 from flicker.pagination import parse_links, resolve_link
-from flicker.ratelimit import is_quota_exhausted, wait_asked_for
+from flicker.ratelimit import is_quota_exhausted, is_throttled, wait_asked_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -631,7 +631,7 @@ def raise_for_poll(reply: Reply) -> None:
     """Raise what an answer to a poll means, unless it is a page.
 
     Raises:
-        RetryableError: 408, 425, 429, 5xx, or 403 with no quota left.
+        RetryableError: 408, 425, 429, 5xx, or 400 or 403 for a rate limit.
         HumanNeededError: 401, 403, 404 and redirects.
         RefusedError: Other 4xx: this very request is refused.
     """
@@ -641,6 +641,10 @@ def raise_for_poll(reply: Reply) -> None:
     wait_s = reply.wait_s
     if status in {408, 425, 429} or status >= 500:
         raise RetryableError(f"answers {status}", status=status, retry_after_s=wait_s)
+    if status in {400, 403} and is_throttled(reply.body):
+        raise RetryableError(
+            f"answers {status}, its rate limit is used up", status=429, retry_after_s=wait_s
+        )
     if status == 403 and (is_quota_exhausted(reply.headers) or "retry-after" in reply.headers):
         raise RetryableError(
             "answers 403, its rate limit is used up", status=status, retry_after_s=wait_s

@@ -11,12 +11,16 @@ from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 from flicker.auth.static import request_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from flicker.settings import Credentials, Endpoint, Secret
 
 MIN_SECRET_CHARS = 6
 """Shorter header values (`1`, `json`) are no credentials, and turn up anywhere."""
+
+
+_PASSING_MARK = "\0" + "0passing" + "\0"
+"""Nothing is ever put back in its place."""
 
 
 class Concealer:
@@ -30,6 +34,8 @@ class Concealer:
         endpoint: Its headers and query values count as secrets.
         params: So do these.
         body: So do the texts of this JSON object.
+        passing: Gives secrets of the moment, such as a token. A link that has
+            one in it is not to be used again in another process.
     """
 
     def __init__(
@@ -37,7 +43,9 @@ class Concealer:
         endpoint: Endpoint,
         params: tuple[tuple[str, Secret], ...] = (),
         body: Secret | None = None,
+        passing: Callable[[], Iterable[str]] = tuple,
     ) -> None:
+        self._passing = passing
         secrets: dict[str, str] = {}
         times: Counter[str] = Counter()
         query = parse_qsl(urlsplit(endpoint.url).query)
@@ -72,7 +80,11 @@ class Concealer:
             spelling = spellings.index(match[0]) if match[0] in spellings else 0
             return f"\0{spelling}{name}\0"
 
-        return self._any.sub(mark, text)
+        text = self._any.sub(mark, text)
+        for secret in sorted(self._passing(), key=len, reverse=True):
+            if len(secret) >= MIN_SECRET_CHARS:
+                text = re.sub(_any_spelling(secret), _PASSING_MARK, text)
+        return text
 
     def restore(self, text: str) -> str:
         """Put secrets in the place of marks, spelt as they were.

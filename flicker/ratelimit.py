@@ -27,6 +27,11 @@ _FIRST_NUMBER = re.compile(r"\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?)\s*(?:[,;]
 # Vendors' waits are below these sizes and dates above them: 1e9 s is September 2001.
 _FIRST_EPOCH_S = 1e9
 _FIRST_EPOCH_MS = 1e12
+# AWS throttles with a 400, Salesforce with a 403; only the body tells.
+_THROTTLED = re.compile(
+    rb'"(?:__type|code|errorCode)"\s*:\s*"(?:[^"]*#)?(?:Throttl\w*|TooManyRequests\w*'
+    rb'|RequestLimitExceeded|REQUEST_LIMIT_EXCEEDED|RequestThrottled\w*|SlowDown)"',
+)
 # Longer than anybody means, and short enough to be added to a date.
 _ABSURD_WAIT = timedelta(days=10_000)
 
@@ -94,6 +99,11 @@ def is_quota_exhausted(headers: Mapping[str, str]) -> bool:
         headers: Names in any letter case.
     """
     return 0 in _remaining(_fold(headers))
+
+
+def is_throttled(body: bytes) -> bool:
+    """Return whether a refusal's body says that it is a rate limit, whatever its status."""
+    return _THROTTLED.search(body) is not None
 
 
 def _fold(headers: Mapping[str, str]) -> dict[str, str]:

@@ -180,7 +180,13 @@ class ApiPartition(SourcePartition):
     ) -> None:
         super().__init__(source.name, runtime)
         self._source = source
-        self._concealer = Concealer(source.endpoint, source.params, source.body)
+        authenticator = runtime.authenticators.of(source.endpoint)
+        self._concealer = Concealer(
+            source.endpoint,
+            source.params,
+            source.body,
+            authenticator.secrets if authenticator is not None else tuple,
+        )
         self._fingerprint = api_fingerprint(source)
         position = Position(DedupWindow(source.name))
         if resume_state is not None:
@@ -197,7 +203,7 @@ class ApiPartition(SourcePartition):
         self._client = Client(
             source.endpoint,
             max_response_bytes=source.max_response_bytes,
-            authenticator=runtime.authenticators.of(source.endpoint),
+            authenticator=authenticator,
         )
         pagination = source.pagination
         self._decoder = PageDecoder(

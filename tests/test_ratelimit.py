@@ -12,6 +12,7 @@ from flicker.ratelimit import (
     MAX_WAIT,
     PAST_RESET_WAIT,
     is_quota_exhausted,
+    is_throttled,
     parse_retry_after,
     wait_asked_for,
 )
@@ -216,3 +217,20 @@ def test_every_wait_is_within_its_bounds(name: str, value: str, date: str) -> No
     """T29 T30 whatever a server writes, the answer is a usable wait or none."""
     wait = wait_asked_for({name: value, "date": date}, NOW)
     assert wait is None or timedelta(0) <= wait <= MAX_WAIT
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"__type":"ThrottlingException","message":"Rate exceeded"}', True),
+        (b'{"__type": "com.amazon.coral.availability#ThrottlingException"}', True),
+        (b'[{"message":"...","errorCode":"REQUEST_LIMIT_EXCEEDED"}]', True),
+        (b'{"code":"TooManyRequests"}', True),
+        (b'{"__type":"InvalidNextTokenException","message":"ThrottlingException"}', False),
+        (b'{"errorCode":"MALFORMED_QUERY"}', False),
+        (b"", False),
+    ],
+)
+def test_bodies_that_say_that_a_refusal_is_a_rate_limit(body: bytes, expected: bool) -> None:
+    """T31: AWS answers 400, Salesforce 403."""
+    assert is_throttled(body) is expected

@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from base64 import b64encode
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from flicker.auth.authenticator import SigningRequest
     from flicker.client import Reply
     from flicker.settings import Endpoint, TokenBodyFormat
+
+RECENT_TOKENS = 8
+"""Tokens that are looked for where none may be: a link may be older than the present one."""
 
 EARLY_S = 60.0
 """Before its end, a token is not used any more, or the tenth of its life that is less."""
@@ -111,6 +115,7 @@ class BearerTokens:
         self._asking = threading.Lock()
         self._lock = threading.Lock()
         self._token: _Token | None = None
+        self._recent: deque[str] = deque(maxlen=RECENT_TOKENS)
         self._failure: RequestError | None = None
         self._answers = 0
 
@@ -136,9 +141,8 @@ class BearerTokens:
         return True
 
     def secrets(self) -> list[str]:
-        """Give the token, and what it is asked for with."""
-        token = self._token
-        return self._grant.secrets() + ([] if token is None else [token.text])
+        """Give the last few tokens, and what they are asked for with."""
+        return [*self._grant.secrets(), *self._recent]
 
     def _shared(self, answers: int) -> _Token | None:
         """Give what another thread was told, None if nobody has asked in between."""
@@ -160,6 +164,7 @@ class BearerTokens:
         else:
             with self._lock:
                 self._token = token
+                self._recent.append(token.text)
         finally:
             self._failure = failure
             self._answers += 1

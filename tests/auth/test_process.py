@@ -10,6 +10,7 @@ from flicker.demo.servers import Destination, Request, Response
 from tests.processes import CURSOR, Home, ids_of, make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
 from tests.servers.oauth import CLIENT_ID, CLIENT_SECRET, TokenServer
+from tests.servers.scripted import ScriptedApi
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,3 +105,41 @@ def test_a_key_file_that_cannot_be_read_is_a_line_of_validate(home: Home) -> Non
     ended = home.run("validate", "-c", str(home.config_path))
     assert ended.code == 2
     assert f"api_sources[0].jwt_bearer.key_file: names {path}" in ended.stderr
+
+
+def test_a_link_with_the_token_in_it_is_not_kept(home: Home) -> None:
+    """T67: a restart in the middle starts over without the link, and repeats nothing."""
+    with TokenServer() as tokens, Destination() as siem:
+
+        def answer(request: Request) -> Response:
+            refusal = tokens.refusal(request)
+            if refusal is not None:
+                return refusal
+            if "page=2" in request.target:
+                return Response(200, body={"events": EVENTS[50:]}) if is_up else Response(503)
+            following = f"/logs?page=2&access_token={tokens.tokens[-1]}"
+            return Response(200, body={"events": EVENTS[:50], "next": following})
+
+        is_up = False
+        with ScriptedApi(answer) as api:
+            oauth2 = {
+                "token_url": tokens.token_url,
+                "client_id": CLIENT_ID,
+                "client_secret": CLIENT_SECRET,
+            }
+            pagination = {"pagination_type": "next_url", "next_url_field": "next"}
+            home.configure(
+                make_source("s", api.url, siem.url, oauth2=oauth2, pagination=pagination)
+            )
+            running = home.start()
+            assert siem.wait_for(50, 45), running.stderr
+            asked = len(api.requests)
+            assert wait_until(lambda: len(api.requests) > asked + 2)
+            assert running.stop() == 0
+            assert home.recovery_dir.is_dir()
+            assert holders(home.directory, tokens.tokens) == []
+            is_up = True
+            running = home.start()
+            assert siem.wait_for(100, 45), running.stderr
+            assert running.stop() == 0
+        assert siem.ids == dict.fromkeys(ids_of(EVENTS), 1)

@@ -2,23 +2,34 @@
 
 Field paths are compiled once into msgspec decoders that skip over everything
 but the timestamp, the id and the message; an event stays the vendor's bytes.
-Bodies that are JSON in all but a detail (NaN, a lone surrogate, bytes that are
-no UTF-8) take a slower way to the same end.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable
+from collections import Counter
 from hashlib import blake2b
-from json import decoder as json_decoder
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from flicker.errors import RetryableError
+from flicker.formats import FormatError, ResponseFormat, csv_entries, decode_text, ndjson_entries
+from flicker.json_text import (
+    UNREADABLE,
+    compile_fields,
+    cut_list,
+    scalar_text,
+    split_list,
+    split_object,
+    split_value,
+    string_text,
+    walk_path,
+)
 from flicker.timefmt import parse_timestamp
+from flicker.verdict import find_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _NO_MORE = frozenset({b"false", b"null", b"0", b"no", b""})
 """What a field for further pages holds where there are none."""
@@ -26,15 +37,9 @@ _NO_MORE = frozenset({b"false", b"null", b"0", b"no", b""})
 IDENTITY_BYTES = 16
 
 HTML_MESSAGE = (
-    "is HTML, not JSON (a login page, a proxy or a captive portal answers instead of the API). "
+    "is HTML, not data (a login page, a proxy or a captive portal answers instead of the API). "
     "Check the endpoint and the network's way to it"
 )
-
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_LIST = msgspec.json.Decoder(list[msgspec.Raw])
-_STRING = msgspec.json.Decoder(str)
-_scan_string: Any = vars(json_decoder)["scanstring"]
-_UNREADABLE = (msgspec.DecodeError, RecursionError)
 
 
 class Event(NamedTuple):
@@ -42,7 +47,8 @@ class Event(NamedTuple):
 
     Attributes:
         identity: 16 bytes by which a repeat is known: a digest of the value
-            of `id_field` or, without a usable one, of the event's bytes.
+            of `id_field` or, without a usable one, of the event's bytes and of
+            how often they came before in the page.
         id: What the record's `id` says: the value of `id_field` as text, else
             the identity in hexadecimal.
         timestamp_ns: Nanoseconds since 1970, or None where unreadable.
@@ -68,6 +74,11 @@ class Page(NamedTuple):
         has_cursor_field: Whether `next_cursor_field` exists in the body.
         digest: Equal for pages with the same events in the same order.
         has_more: What the API says of further pages; None where it does not.
+        skipped: Entries that are null, and so no events.
+        undecoded: Entries without JSON at `decode_field`, which are events
+            themselves.
+        last_entry: Identity that the first event of the last entry has where a
+            page begins with that entry; None where that is no event.
     """
 
     events: list[Event]
@@ -76,6 +87,9 @@ class Page(NamedTuple):
     has_cursor_field: bool
     digest: bytes
     has_more: bool | None = None
+    skipped: int = 0
+    undecoded: int = 0
+    last_entry: bytes | None = None
 
 
 def split_identities(joined: bytes) -> list[bytes]:
@@ -87,310 +101,17 @@ class UnreadablePageError(RetryableError):
     """The answer is no page; it may be one next time, so nothing moves."""
 
 
-def walk_path(text: bytes, path: str) -> bytes | None:
-    """Find the JSON text of the value at a dotted path.
+class ErrorBodyError(UnreadablePageError):
+    """The body says that the request failed, whatever the status says.
 
-    At every level the longest key that is present wins, so that `a.b` finds
-    `{"a.b": 1}` before `{"a": {"b": 1}}`. A number picks from a list.
-
-    Args:
-        text: A whole JSON value.
-        path: Dotted path; the empty path is the value itself.
-
-    Returns:
-        The value's own bytes, or None where the path leads nowhere.
-
-    Raises:
-        msgspec.DecodeError: The text is no JSON.
-        RecursionError: The text is nested too deeply.
-    """
-    return _walk(text, path.split(".")) if path else text
-
-
-def _walk(text: bytes, segments: list[str]) -> bytes | None:
-    if not segments:
-        return text
-    start = text.lstrip()[:1]
-    if start == b"{":
-        members = _split_object(text)
-        for length in range(len(segments), 0, -1):
-            member = members.get(".".join(segments[:length]))
-            if member is not None:
-                found = _walk(member, segments[length:])
-                if found is not None:
-                    return found
-    elif start == b"[" and segments[0].isdigit():
-        items = _split_list(text)
-        index = int(segments[0])
-        if index < len(items):
-            return _walk(items[index], segments[1:])
-    return None
-
-
-def _split_object(text: bytes) -> dict[str, bytes]:
-    try:
-        return {key: bytes(value) for key, value in _OBJECT.decode(text).items()}
-    except _UNREADABLE:
-        return _Lenient(text).members()
-
-
-def _split_list(text: bytes) -> list[bytes]:
-    try:
-        return [bytes(item) for item in _LIST.decode(text)]
-    except _UNREADABLE:
-        return _Lenient(text).items()
-
-
-class _Lenient:
-    """Cuts JSON as Python's own reader understands it.
-
-    msgspec refuses lone surrogates, NaN and bare control characters even in
-    what it skips. Events with them exist (vendors truncate strings between two
-    UTF-16 units, Python's json writes NaN, hand-made JSON has line breaks in
-    its strings), and one of them must not hold up its page for ever.
+    Attributes:
+        excerpt: The vendor's own words, on one line; no part of the message,
+            since they may quote what has to be redacted first.
     """
 
-    _SPACE = re.compile(r"[ \t\n\r]*")
-    _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-    _CONTROL = re.compile(r"[\x00-\x1f]")
-    _CONSTANT = re.compile(r'("(?:[^"\\]|\\.)*")|(-?Infinity|NaN)')
-
-    def __init__(self, text: bytes) -> None:
-        self._text = text.decode()
-        self._value_end: Any = vars(json.JSONDecoder(strict=False))["scan_once"]
-
-    def members(self) -> dict[str, bytes]:
-        return dict(self._parts("{", "}"))
-
-    def items(self) -> list[bytes]:
-        return [value for _, value in self._parts("[", "]")]
-
-    def _parts(self, opening: str, closing: str) -> list[tuple[str, bytes]]:
-        try:
-            return self._scan(opening, closing)
-        except (ValueError, StopIteration, IndexError) as error:
-            message = "JSON is malformed"
-            raise msgspec.DecodeError(message) from error
-
-    def _scan(self, opening: str, closing: str) -> list[tuple[str, bytes]]:
-        parts: list[tuple[str, bytes]] = []
-        at = self._skip(0)
-        self._expect(at, opening)
-        at = self._skip(at + 1)
-        if self._text[at] == closing:
-            self._expect_end(at + 1)
-            return parts
-        while True:
-            key = ""
-            if opening == "{":
-                self._expect(at, '"')
-                key, at = _scan_string(self._text, at + 1, False)  # noqa: FBT003
-                at = self._skip(at)
-                self._expect(at, ":")
-                at = self._skip(at + 1)
-            _, end = self._value_end(self._text, at)
-            parts.append((key, self._as_json(self._text[at:end])))
-            at = self._skip(end)
-            if self._text[at] == closing:
-                self._expect_end(at + 1)
-                return parts
-            self._expect(at, ",")
-            at = self._skip(at + 1)
-
-    def _as_json(self, text: str) -> bytes:
-        """Replace what JSON has no word for; a receiver would refuse it."""
-        if self._CONTROL.search(text):
-            text = self._STRING.sub(
-                lambda string: self._CONTROL.sub(
-                    lambda control: f"\\u{ord(control[0]):04x}", string[0]
-                ),
-                text,
-            )
-        if "NaN" in text or "Infinity" in text:
-            text = self._CONSTANT.sub(lambda match: match[1] or "null", text)
-        return text.encode()
-
-    def _skip(self, at: int) -> int:
-        match = self._SPACE.match(self._text, at)
-        return match.end() if match else at
-
-    def _expect(self, at: int, character: str) -> None:
-        if self._text[at] != character:
-            raise ValueError(character)
-
-    def _expect_end(self, at: int) -> None:
-        if self._skip(at) != len(self._text):
-            raise ValueError(at)
-
-
-def string_text(token: bytes) -> str | None:
-    """Read a JSON string token; None for anything else."""
-    if token[:1] != b'"':
-        return None
-    if b"\\" not in token:
-        return token[1:-1].decode()
-    try:
-        return _STRING.decode(token)
-    except _UNREADABLE:
-        # A lone surrogate has no UTF-8. Spelt out, two that differ still do.
-        text = json.loads(token)
-        return str(text).encode("utf-8", "backslashreplace").decode()
-
-
-def scalar_text(token: bytes | None) -> str | None:
-    """Read a JSON string or number as exact text; None for anything else.
-
-    A number keeps every digit the vendor wrote: Box cursors exceed 2^53.
-    """
-    if not token:
-        return None
-    if token[:1] == b'"':
-        return string_text(token)
-    return token.decode() if token[:1] in b"-0123456789" else None
-
-
-def decode_text(body: bytes, content_type: str) -> bytes:
-    """Turn a body into UTF-8 without a byte order mark.
-
-    Args:
-        body: The response body, already decompressed.
-        content_type: Value of the header of that name, for its charset.
-
-    Returns:
-        Valid UTF-8. Bytes that make no sense become U+FFFD: one bad byte in
-        a name must not hold up a page.
-    """
-    if body.isascii():
-        # UTF-16 and UTF-32 JSON is full of zero bytes; JSON itself has none.
-        return body.decode(_utf_family(body), "replace").encode() if b"\0" in body[:4] else body
-    if body.startswith(b"\xef\xbb\xbf"):
-        body = body[3:]
-    elif body[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in body[:4]:
-        return body.decode(_utf_family(body), "replace").lstrip("\ufeff").encode()
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        charset = re.search(r"charset=\"?([\w.:-]+)", content_type, re.IGNORECASE)
-        if charset and charset[1].lower().replace("_", "-") in (
-            "iso-8859-1",
-            "latin-1",
-            "windows-1252",
-            "cp1252",
-        ):
-            return body.decode("cp1252", "replace").encode()
-        return body.decode("utf-8", "replace").encode()
-    return body
-
-
-def _utf_family(body: bytes) -> str:
-    """Source: RFC 4627, section 3: the zero bytes tell the encoding."""
-    if body[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
-        return "utf-32"
-    if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "utf-16"
-    if body[:3] == b"\0\0\0":
-        return "utf-32-be"
-    if body[1:4] == b"\0\0\0":
-        return "utf-32-le"
-    return "utf-16-be" if body[:1] == b"\0" else "utf-16-le"
-
-
-_Token = bytes | msgspec.Raw | None
-_Extractor = Callable[[bytes], "list[bytes | None]"]
-
-
-def _compile_fields(paths: list[str]) -> _Extractor:
-    """Compile dotted paths into one pass over an event.
-
-    Returns:
-        A function from an event's bytes to the JSON text at each path, in
-        order, None where there is nothing or `null`.
-    """
-    tree: dict[str, Any] = {}
-    fast = all(_add_to_tree(tree, path, number) for number, path in enumerate(paths))
-
-    def slow(event: bytes) -> list[bytes | None]:
-        return [_present(walk_path(event, path)) for path in paths]
-
-    if not fast or not paths:
-        return slow
-    decoder = msgspec.json.Decoder(_struct_of(tree))
-    getters = [_getters_of(tree, path) for path in paths]
-    partly_literal = [path.count(".") > 1 for path in paths]
-
-    def extract(event: bytes) -> list[bytes | None]:
-        try:
-            skeleton = decoder.decode(event)
-        except (msgspec.ValidationError, *_UNREADABLE):
-            return slow(event)
-        found: list[bytes | None] = []
-        for number, ways in enumerate(getters):
-            token: Any = None
-            for way in ways:
-                token = skeleton
-                for name in way:
-                    token = getattr(token, name, None)
-                if token is not None and token is not msgspec.UNSET:
-                    break
-            else:
-                token = walk_path(event, paths[number]) if partly_literal[number] else None
-            found.append(_present(token))
-        return found
-
-    return extract
-
-
-def _present(token: _Token) -> bytes | None:
-    if token is None:
-        return None
-    text = bytes(token).strip()
-    return None if text == b"null" else text
-
-
-def _add_to_tree(tree: dict[str, Any], path: str, number: int) -> bool:
-    """Add a path and its literal spelling; False where a Struct cannot tell."""
-    segments = path.split(".")
-    if any(segment.isdigit() for segment in segments):
-        return False
-    for way in ([path], segments):
-        node = tree
-        for segment in way[:-1]:
-            node = node.setdefault(segment, {})
-            if not isinstance(node, dict):
-                return False
-        leaf = node.setdefault(way[-1], number)
-        if isinstance(leaf, dict):
-            return False
-    return True
-
-
-def _field_names(tree: dict[str, Any]) -> dict[str, str]:
-    return {key: f"f{number}" for number, key in enumerate(tree)}
-
-
-def _struct_of(tree: dict[str, Any]) -> type[msgspec.Struct]:
-    names = _field_names(tree)
-    fields = [
-        (
-            names[key],
-            _struct_of(below) | None if isinstance(below, dict) else msgspec.Raw,
-            None if isinstance(below, dict) else msgspec.UNSET,
-        )
-        for key, below in tree.items()
-    ]
-    return msgspec.defstruct("Skeleton", fields, rename={name: key for key, name in names.items()})
-
-
-def _getters_of(tree: dict[str, Any], path: str) -> list[list[str]]:
-    ways = [[path]] if "." not in path else [[path], path.split(".")]
-    getters = []
-    for way in ways:
-        names, node = [], tree
-        for segment in way:
-            names.append(_field_names(node)[segment])
-            node = node[segment]
-        getters.append(names)
-    return getters
+    def __init__(self, message: str, excerpt: str = "") -> None:
+        super().__init__(message)
+        self.excerpt = excerpt
 
 
 class PageDecoder:
@@ -400,10 +121,20 @@ class PageDecoder:
         results_field: Path of the list of events; empty for a root array.
         timestamp_field: Path inside an event, or None.
         message_field: Path inside an event, or None.
-        id_field: Path inside an event, or None.
+        id_field: Path inside an event, or several that are the id together, or
+            None.
         next_cursor_field: Path inside the body, or None.
         cursor_from_last: Path inside the last event, or None.
         has_more_field: Path inside the body, or None.
+        success_field: Path inside the body of what has to be affirmative, or
+            None.
+        error_field: Path inside the body of what has to be absent or empty, or
+            None.
+        decode_field: Path inside an entry of the string whose JSON is the
+            event, or None.
+        explode_field: Path inside an event of the list that holds several, or
+            None.
+        response_format: What a body is. Paths inside the body are JSON's only.
     """
 
     def __init__(
@@ -412,60 +143,117 @@ class PageDecoder:
         results_field: str = "",
         timestamp_field: str | None = None,
         message_field: str | None = None,
-        id_field: str | None = None,
+        id_field: str | Sequence[str] | None = None,
         next_cursor_field: str | None = None,
         cursor_from_last: str | None = None,
         has_more_field: str | None = None,
+        success_field: str | None = None,
+        error_field: str | None = None,
+        decode_field: str | None = None,
+        explode_field: str | None = None,
+        response_format: ResponseFormat = "json",
     ) -> None:
         self._results_field = results_field
         self._next_cursor_field = next_cursor_field
         self._cursor_from_last = cursor_from_last
         self._has_more_field = has_more_field
-        roles = [
-            (role, path)
-            for role, path in (
-                ("timestamp", timestamp_field),
-                ("message", message_field),
-                ("id", id_field),
-            )
-            if path is not None
-        ]
-        unique = list(dict.fromkeys(path for _, path in roles))
-        self._extract = _compile_fields(unique) if unique else None
-        index = {role: unique.index(path) for role, path in roles}
-        self._timestamp_at = index.get("timestamp")
-        self._message_at = index.get("message")
-        self._id_at = index.get("id")
+        self._success_field = success_field
+        self._error_field = error_field
+        self._embedded = compile_fields([decode_field]) if decode_field is not None else None
+        self._explode_field = explode_field
+        self._response_format = response_format
+        id_paths = [id_field] if isinstance(id_field, str) else list(id_field or ())
+        paths = [path for path in (timestamp_field, message_field, *id_paths) if path is not None]
+        unique = list(dict.fromkeys(paths))
+        self._extract = compile_fields(unique) if unique else None
+        self._timestamp_at = None if timestamp_field is None else unique.index(timestamp_field)
+        self._message_at = None if message_field is None else unique.index(message_field)
+        self._id_at = unique.index(id_paths[0]) if len(id_paths) == 1 else None
+        self._ids_at = [unique.index(path) for path in id_paths] if len(id_paths) > 1 else None
 
-    def decode(self, body: bytes, content_type: str = "") -> Page:
+    @property
+    def allows_empty_body(self) -> bool:
+        """Whether a body without a byte is a page like any other.
+
+        In JSON an empty listing is a list all the same.
+        """
+        return self._response_format != "json"
+
+    def decode(self, body: bytes, content_type: str = "", *, within: bytes | None = None) -> Page:
         """Read one response body.
 
         Args:
             body: Decompressed bytes; empty means no events (as with 204).
             content_type: Value of the header, consulted for its charset.
+            within: Identity of the listed record that this is the content of;
+                events without an id of their own are the same only within it.
 
         Returns:
             The page. Entries of the list that are `null` are no events and
             are left out.
 
         Raises:
-            UnreadablePageError: No JSON, or no list where it should be. The
-                message names keys of the body, never values.
+            ErrorBodyError: The body says that the request failed.
+            UnreadablePageError: Not of the format, or no list where it should
+                be. The message names keys of the body, never values.
         """
-        body = decode_text(body, content_type).strip()
-        if not body:
+        body = decode_text(body, content_type)
+        document = body.strip()
+        if not document:
             return Page([], 0, None, has_cursor_field=False, digest=b"")
-        if body[:1] == b"<":
+        if document[:1] == b"<":
             raise UnreadablePageError(HTML_MESSAGE)
         try:
-            entries = self._entries(body)
-            has_cursor_field, cursor = self._cursor(body, entries)
-            has_more = self._has_more(body)
-        except _UNREADABLE as error:
+            if self._response_format == "json":
+                self._raise_for_failure(document)
+                entries = self._entries(document)
+            else:
+                read = ndjson_entries if self._response_format == "ndjson" else csv_entries
+                entries, document = read(body), b""
+            has_cursor_field, cursor = self._cursor(document, entries)
+            has_more = self._has_more(document)
+        except FormatError as error:
+            raise UnreadablePageError(str(error)) from None
+        except UNREADABLE as error:
             raise UnreadablePageError(_describe_unreadable(body, content_type, error)) from None
-        events = [self._event(raw) for raw in entries if raw != b"null"]
-        digest = blake2b(b"".join([event.identity for event in events]), digest_size=8).digest()
-        return Page(events, len(entries), cursor, has_cursor_field, digest, has_more)
+        undecoded = 0
+        if self._embedded is None:
+            events = [self._event(raw) for raw in entries if raw != b"null"]
+        else:
+            pairs = [(raw, self._embedded_object(raw)) for raw in entries if raw != b"null"]
+            undecoded = sum(inner is None for _, inner in pairs)
+            events = [
+                self._event(raw) if inner is None else self._event(inner, raw)
+                for raw, inner in pairs
+            ]
+        if within is not None:
+            events = [_confined(event, within) for event in events]
+        identities = [event.identity for event in events]
+        digest = blake2b(b"".join(identities), digest_size=8).digest()
+        last = events[-1] if events and entries[-1] != b"null" else None
+        if len(set(identities)) < len(identities):
+            events = _tell_repeats_apart(events)
+        if self._explode_field is not None:
+            events = [part for event in events for part in self._explode(event)]
+            last = self._explode(last)[0] if last is not None else None
+        return Page(
+            events,
+            len(entries),
+            cursor,
+            has_cursor_field,
+            digest,
+            has_more,
+            skipped=len(entries) - len(identities),
+            undecoded=undecoded,
+            last_entry=None if last is None else last.identity,
+        )
+
+    def _raise_for_failure(self, document: bytes) -> None:
+        failure = find_failure(
+            document, success_field=self._success_field, error_field=self._error_field
+        )
+        if failure is not None:
+            raise ErrorBodyError(failure.message, failure.excerpt)
 
     def _entries(self, body: bytes) -> list[bytes]:
         found = walk_path(body, self._results_field)
@@ -476,11 +264,11 @@ class PageDecoder:
             return []
         if found[:1] != b"[":
             raise UnreadablePageError(self._describe_missing(body))
-        return _split_list(found)
+        return split_list(found)
 
     def _describe_missing(self, body: bytes) -> str:
         if body[:1] == b"{":
-            keys = ", ".join(sorted(_split_object(body))[:20]) or "none"
+            keys = ", ".join(sorted(split_object(body))[:20]) or "none"
             shape = f"found keys: {keys}"
         elif body[:1] == b"[":
             shape = (
@@ -510,7 +298,7 @@ class PageDecoder:
         if token is None:
             return False, None
         token = token.strip()
-        parts = _split_list(token) if token[:1] == b"[" else [token]
+        parts = split_list(token) if token[:1] == b"[" else [token]
         texts = [scalar_text(part.strip()) for part in parts]
         if token[:1] == b"{" or (token[:1] == b"[" and None in texts):
             message = (
@@ -523,12 +311,15 @@ class PageDecoder:
         # Vendors end with null, false, "", blanks or a number 0.
         return True, None if text is None or not text.strip() or token == b"0" else text
 
-    def _event(self, raw: bytes) -> Event:
+    def _event(self, raw: bytes, outer: bytes = b"") -> Event:
         timestamp_ns = None
         message = b"null"
         event_id = None
         if self._extract is not None and raw[:1] == b"{":
             found = self._extract(raw)
+            if outer:
+                pairs = zip(found, self._extract(outer), strict=True)
+                found = [here if here is not None else there for here, there in pairs]
             if self._timestamp_at is not None:
                 text = scalar_text(found[self._timestamp_at])
                 timestamp_ns = None if text is None else parse_timestamp(text)
@@ -536,14 +327,98 @@ class PageDecoder:
                 message = _message_of(found[self._message_at])
             if self._id_at is not None:
                 event_id = scalar_text(found[self._id_at])
+            elif self._ids_at is not None:
+                event_id = _joined([scalar_text(found[at]) for at in self._ids_at])
         # An id of "" or 0 is a placeholder: events that share it differ.
         if event_id and event_id != "0":
             identity = blake2b(
                 event_id.encode("utf-8", "replace"), digest_size=IDENTITY_BYTES, person=b"id"
             ).digest()
             return Event(identity, event_id, timestamp_ns, message, raw)
-        identity = blake2b(raw, digest_size=IDENTITY_BYTES).digest()
+        # What the vendor lists twice is two, though it may embed the same.
+        identity = blake2b(outer or raw, digest_size=IDENTITY_BYTES).digest()
         return Event(identity, identity.hex(), timestamp_ns, message, raw)
+
+    def _embedded_object(self, raw: bytes) -> bytes | None:
+        token = self._embedded(raw)[0] if self._embedded is not None and raw[:1] == b"{" else None
+        text = string_text(token) if token is not None else None
+        if text is None:
+            return None
+        try:
+            value = split_value(text.encode())
+        except UNREADABLE:
+            return None
+        return value if value[:1] == b"{" else None
+
+    def _explode(self, record: Event) -> list[Event]:
+        """Give an event for each element of the list at `explode_field`.
+
+        Elements are known by their bytes, since a vendor may add one anywhere.
+        """
+        cut = cut_list(record.raw, self._explode_field) if self._explode_field is not None else None
+        if cut is None:
+            return [record]
+        before, elements, behind = cut
+        events = []
+        counts: Counter[bytes] = Counter()
+        for index, element in enumerate(elements):
+            event = self._event(before + element + behind)
+            # An id inside the element is the event's own.
+            if _has_id(record) or not _has_id(event):
+                met = counts[element].to_bytes(8, "big")
+                counts[element] += 1
+                identity = blake2b(
+                    record.identity + met + element, digest_size=IDENTITY_BYTES, person=b"element"
+                ).digest()
+                event = event._replace(identity=identity, id=f"{record.id}:{index}")
+            if event.timestamp_ns is None:
+                event = event._replace(timestamp_ns=record.timestamp_ns)
+            if event.message == b"null":
+                event = event._replace(message=record.message)
+            events.append(event)
+        return events
+
+
+def _has_id(event: Event) -> bool:
+    # What is known by its bytes has their digest for an id.
+    return event.id != event.identity.hex()
+
+
+def _confined(event: Event, within: bytes) -> Event:
+    if _has_id(event):
+        return event
+    identity = blake2b(event.identity, digest_size=IDENTITY_BYTES, key=within).digest()
+    return event._replace(identity=identity, id=identity.hex())
+
+
+def _tell_repeats_apart(events: list[Event]) -> list[Event]:
+    """Give equal events without an id identities of their own, but for the first.
+
+    A vendor that lists two of them in one answer means two. Those with an id
+    stay what they are: one event, listed twice.
+    """
+    told = []
+    counts: Counter[bytes] = Counter()
+    for event in events:
+        count = counts[event.identity]
+        counts[event.identity] += 1
+        if count and not _has_id(event):
+            identity = blake2b(
+                event.identity + count.to_bytes(8, "big"),
+                digest_size=IDENTITY_BYTES,
+                person=b"repeat",
+            ).digest()
+            told.append(event._replace(identity=identity, id=identity.hex()))
+        else:
+            told.append(event)
+    return told
+
+
+def _joined(parts: list[str | None]) -> str | None:
+    """Join the parts of an id, so that different parts never read the same."""
+    if any(part in {None, "", "0"} for part in parts):
+        return None
+    return "|".join(str(part).replace("\\", "\\\\").replace("|", "\\|") for part in parts)
 
 
 def _message_of(token: bytes | None) -> bytes:

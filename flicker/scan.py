@@ -439,10 +439,9 @@ class Scanner:
             scan.last_place = place
             scan.last_anchor = page.events[0].identity if page.events else None
         elif place.kind == "offset":
-            is_last_read = len(page.events) == page.entries
             behind = int(place.value or 0) + page.entries
-            scan.last_place = Place("offset", behind - 1 if is_last_read else behind)
-            scan.last_anchor = page.events[-1].identity if is_last_read else None
+            scan.last_place = Place("offset", behind if page.last_entry is None else behind - 1)
+            scan.last_anchor = page.last_entry
 
     def _is_repeated_page(self, page: Page) -> bool:
         if self._scan.place.is_token or page.entries == 0:

@@ -328,11 +328,10 @@ class ApiPartition(SourcePartition):
         self._failures = 0
         if not self._restarts:
             self._said = None
-        skipped = fetch.page.entries - len(fetch.page.events)
-        if skipped:
+        if fetch.page.skipped:
             logger.warning(
                 "entries that are null were skipped",
-                extra={"source": self._name, "entries": skipped},
+                extra={"source": self._name, "entries": fetch.page.skipped},
             )
         if is_over:
             self._end_poll(outbox)

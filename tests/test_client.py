@@ -7,8 +7,9 @@ import logging
 import socket
 import threading
 import time
+import tracemalloc
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -223,6 +224,41 @@ def test_bounds_the_size_of_a_body(response: Response, limit_off: int) -> None:
         else:
             assert client.ask(PageRequest(api.url)).body == LONG_PAGE
         assert client.ask(PageRequest(api.url)).body == PAGE
+
+
+@contextmanager
+def flooding_listener(piece: bytes, count: int) -> Iterator[int]:
+    """Accept one connection and answer with so many pieces, as far as they are taken."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10.0)
+
+        def flood() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+                for _ in range(count):
+                    connection.sendall(piece)
+
+        thread = threading.Thread(target=flood, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(10.0)
+        assert not thread.is_alive()
+
+
+def test_a_huge_page_takes_no_more_memory_than_its_bound() -> None:
+    """T37: 100 MB of a page that does not say how long it is."""
+    with flooding_listener(b" " * (1 << 20), 100) as port:
+        url = f"http://127.0.0.1:{port}/"
+        tracemalloc.start()
+        try:
+            with pytest.raises(RetryableError, match="larger than 1048576 bytes"):
+                connect(url).ask(PageRequest(url))
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak_bytes < 10 << 20
 
 
 def test_a_zip_bomb_stays_packed() -> None:

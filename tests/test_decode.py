@@ -10,14 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flicker.decode import (
-    PageDecoder,
-    UnreadablePageError,
-    _compile_fields,
-    _present,
-    scalar_text,
-    walk_path,
-)
+from flicker.decode import PageDecoder, UnreadablePageError
 
 NOON_NS = 1_735_732_800_000_000_000
 
@@ -44,14 +37,78 @@ def raws(body: bytes, content_type: str = "", **fields: Any) -> list[bytes]:
         ('{"id":9007199254740992}', '{"id":9007199254740993}', True),
         ('{"id":7,"n":1}', '{"id":"7","n":2}', False),
         ('{"id":"é"}', r'{"id":"\u00e9"}', False),
-        ('{"n":1}', '{"n":1}', False),
+        ('{"n":1}', '{"n":1}', True),
+        ('{"id":"a"}', '{"id":"a"}', False),
     ],
 )
 def test_an_identity_is_the_id_or_else_the_event(first: str, second: str, distinct: bool) -> None:
-    """T06 T07 T08 placeholders are no ids; equal events without one are one event."""
+    """T05 T06 T07 T08 placeholders are no ids, and equal events without one are two."""
     events = decode(f"[{first},{second}]".encode(), id_field="id").events
     assert (events[0].identity != events[1].identity) == distinct
     assert {len(event.identity) for event in events} == {16}
+
+
+def identities(body: bytes, *, within: bytes | None = None, **fields: Any) -> list[bytes]:
+    page = PageDecoder(**fields).decode(body, within=within)
+    for event in page.events:
+        assert len(event.identity) == 16
+    return [event.identity for event in page.events]
+
+
+def test_a_repeat_without_an_id_is_known_by_how_often_it_came_in_the_page() -> None:
+    """T08 so that the page read again, and any other page, has the same events."""
+    one, two, three = identities(b'[{"n":1},{"n":1},{"n":1}]')
+    assert len({one, two, three}) == 3
+    assert identities(b'[{"n":2},{"n":1},{"n":2},{"n":1}]')[1::2] == [one, two]
+    assert identities(b'[{"n":1}]') == [one]
+
+
+def test_an_identity_stays_what_it_was() -> None:
+    """Registries hold them: another one for the same event ships it again."""
+    body = b'[{"id":"a|b"},{"id":null},{"id":null}]'
+    found = [identity.hex() for identity in identities(body, id_field="id")]
+    assert found == [
+        "ad269eb99872eed2e8cb694a21bb84ec",
+        "04d3d4226984f0cd87951167576babd7",
+        "f798bad987e699c16b388cac4fb66af6",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "distinct"),
+    [
+        ('{"id":"a","v":1,"n":1}', '{"id":"a","v":1,"n":2}', False),
+        ('{"id":"a","v":1}', '{"id":"a","v":2}', True),
+        ('{"id":"a|1","v":"b"}', '{"id":"a","v":"1|b"}', True),
+        ('{"id":"a\\\\","v":"|b"}', '{"id":"a","v":"\\\\||b"}', True),
+        ('{"id":"a","n":1}', '{"id":"a","n":2}', True),
+        ('{"id":"a","v":"","n":1}', '{"id":"a","v":"","n":2}', True),
+        ('{"id":"a","v":null,"n":1}', '{"id":"a","v":null,"n":2}', True),
+    ],
+)
+def test_several_fields_may_be_the_id_together(first: str, second: str, distinct: bool) -> None:
+    """T06 what changed under its id is another event; without one part, the bytes count."""
+    events = decode(f"[{first},{second}]".encode(), id_field=["id", "v"]).events
+    assert (events[0].identity != events[1].identity) == distinct
+    assert (events[0].id != events[1].id) == distinct
+
+
+def test_an_id_of_several_fields_is_readable_and_of_one_is_that_one() -> None:
+    body = b'[{"id":"a","v":7}]'
+    assert decode(body, id_field=["id", "v"]).events[0].id == "a|7"
+    assert decode(body, id_field=["id"]).events == decode(body, id_field="id").events
+
+
+def test_rows_of_a_fetched_document_are_known_within_its_record() -> None:
+    """T08 equal rows are events of their own, and the same ones when fetched again."""
+    body = b'[{"n":1},{"n":1},{"id":"a"}]'
+    first = identities(body, within=b"a" * 16, id_field="id")
+    assert len(set(first)) == 3
+    assert identities(body, within=b"a" * 16, id_field="id") == first
+    assert identities(b'[{"n":0},{"n":1},{"n":1}]', within=b"a" * 16)[1:] == first[:2]
+    other = identities(body, within=b"b" * 16, id_field="id")
+    assert not {*first[:2]} & {*other[:2]}
+    assert first[2] == other[2]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +255,18 @@ def test_entries_that_are_no_objects_are_shipped_and_null_is_counted() -> None:
     """T43 strings, numbers and lists are events, null is none."""
     page = decode(b'[null, "a",1.50,[2], {"b":1} ,null]', timestamp_field="ts", id_field="id")
     assert [event.raw for event in page.events] == [b'"a"', b"1.50", b"[2]", b'{"b":1}']
-    assert page.entries == 6
+    assert (page.entries, page.skipped) == (6, 2)
+
+
+@pytest.mark.parametrize("fields", [{}, {"explode_field": "n"}])
+def test_the_last_entry_is_known_as_it_is_where_a_page_begins_with_it(
+    fields: dict[str, Any],
+) -> None:
+    """T08 by that the next poll tells whether an offset still leads to it."""
+    page = decode(b'[{"n":[1,2]},{"n":[1,2]}]', **fields)
+    assert page.last_entry == decode(b'[{"n":[1,2]}]', **fields).events[0].identity
+    assert decode(b'[{"n":[1,2]},null]', **fields).last_entry is None
+    assert decode(b"[]", **fields).last_entry is None
 
 
 @pytest.mark.parametrize(
@@ -298,22 +366,6 @@ def test_an_unreadable_timestamp_is_none(token: str) -> None:
     assert [event.timestamp_ns for event in page.events] == [None]
 
 
-keys = st.sampled_from(["a", "b", "a.b", "b.a", "a.b.a", "0", ""])
-values = st.recursive(
-    st.sampled_from([None, 1, "x", "\ud800", [0, {"a": 1}]]),
-    lambda below: st.dictionaries(keys, below, max_size=3),
-    max_leaves=8,
-)
-paths = st.sampled_from(["a", "b", "a.b", "b.a", "a.b.a", "a.a", "a.0", "b.b.b"])
-
-
-@given(st.dictionaries(keys, values, max_size=4), st.lists(paths, max_size=3, unique=True))
-def test_compiled_paths_find_what_walking_finds(event: dict[str, Any], asked: list[str]) -> None:
-    """T47 the fast way is the slow way, for any nesting and any two paths at once."""
-    raw = json.dumps(event).encode()
-    assert _compile_fields(asked)(raw) == [_present(walk_path(raw, path)) for path in asked]
-
-
 @given(st.lists(st.dictionaries(st.text(max_size=3), st.floats() | st.text(), max_size=3)))
 def test_whatever_python_writes_is_read(events: list[dict[str, Any]]) -> None:
     """T43 T44 T46 any text and any number, NaN included, one event for each entry."""
@@ -330,11 +382,3 @@ def test_no_bytes_raise_anything_but_the_pages_own_error(body: bytes) -> None:
         with contextlib.suppress(UnreadablePageError):
             page = decode(body, results_field=field, next_cursor_field="a", id_field="id")
             assert page.entries >= len(page.events)
-
-
-def test_text_of_scalars() -> None:
-    """T20 lists and objects have none."""
-    assert [scalar_text(token) for token in (None, b"", b"[1]", b"{}", b"-1.0")] == [
-        *[None] * 4,
-        "-1.0",
-    ]

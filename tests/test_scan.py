@@ -778,6 +778,28 @@ def test_a_server_that_ignores_paging_is_asked_a_bounded_number_of_times(
     assert reader.warned == {"the API sends the same page for every page number or offset"}
 
 
+@pytest.mark.parametrize("timestamp_field", ["ts", None])
+@pytest.mark.parametrize("paging", PAGINGS)
+def test_equal_events_without_an_id_are_all_read_and_read_once(
+    paging: str, timestamp_field: str | None
+) -> None:
+    """T08 the last of them too, at which the next poll begins where it counts events."""
+    twin = row(2)
+    listing = Listing(paging, [row(1), twin, twin, twin])
+    source = make_source(paging, size=10, id_field=None, timestamp_field=timestamp_field)
+    reader = Reader(source, listing)
+    reader.poll()
+    assert len(reader.ids) == len(set(reader.ids)) == 4
+    reader.poll()
+    reader.crash()
+    reader.poll()
+    assert len(reader.ids) == 4
+    listing.rows.append(row(3))
+    reader.poll()
+    assert len(reader.ids) == len(set(reader.ids)) == 5
+    assert not reader.warned
+
+
 def test_equal_pages_of_a_newest_first_listing_hide_nothing_behind_them() -> None:
     """T05 T26 one event listed twice, at one event a page."""
     for newest_first in (False, True):

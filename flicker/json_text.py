@@ -1,0 +1,348 @@
+"""JSON as bytes: paths, lists and scalars, without parsing what is not asked for.
+
+JSON in all but a detail (NaN, a lone surrogate, a bare control character)
+takes a slower way to the same end.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from json import decoder as json_decoder
+from typing import Any
+
+import msgspec
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
+_STRING = msgspec.json.Decoder(str)
+_scan_string: Any = vars(json_decoder)["scanstring"]
+
+UNREADABLE = (msgspec.DecodeError, RecursionError)
+"""What the functions here raise for what is no JSON, or is nested too deeply."""
+
+
+def walk_path(text: bytes, path: str) -> bytes | None:
+    """Find the JSON text of the value at a dotted path.
+
+    At every level the longest key that is present wins, so that `a.b` finds
+    `{"a.b": 1}` before `{"a": {"b": 1}}`. A number picks from a list.
+
+    Args:
+        text: A whole JSON value.
+        path: Dotted path; the empty path is the value itself.
+
+    Returns:
+        The value's own bytes, or None where the path leads nowhere.
+
+    Raises:
+        msgspec.DecodeError: The text is no JSON.
+        RecursionError: The text is nested too deeply.
+    """
+    return _walk(text, path.split(".")) if path else text
+
+
+def _walk(text: bytes, segments: list[str]) -> bytes | None:
+    if not segments:
+        return text
+    start = text.lstrip()[:1]
+    if start == b"{":
+        members = split_object(text)
+        for length in range(len(segments), 0, -1):
+            member = members.get(".".join(segments[:length]))
+            if member is not None:
+                found = _walk(member, segments[length:])
+                if found is not None:
+                    return found
+    elif start == b"[" and segments[0].isdigit():
+        items = split_list(text)
+        index = int(segments[0])
+        if index < len(items):
+            return _walk(items[index], segments[1:])
+    return None
+
+
+def split_object(text: bytes) -> dict[str, bytes]:
+    """Give the members of an object as JSON texts; of two equal keys, the last.
+
+    Raises:
+        msgspec.DecodeError: The text is no object.
+        RecursionError: The text is nested too deeply.
+    """
+    try:
+        return {key: bytes(value) for key, value in _OBJECT.decode(text).items()}
+    except UNREADABLE:
+        return _Lenient(text).members()
+
+
+def split_list(text: bytes) -> list[bytes]:
+    """Give the items of a list as JSON texts.
+
+    Raises:
+        msgspec.DecodeError: The text is no list.
+        RecursionError: The text is nested too deeply.
+    """
+    try:
+        return [bytes(item) for item in _LIST.decode(text)]
+    except UNREADABLE:
+        return _Lenient(text).items()
+
+
+def split_value(text: bytes) -> bytes:
+    """Give the one JSON value of a text, such as a line, without the white space.
+
+    Raises:
+        msgspec.DecodeError: The text is no value, or several.
+        RecursionError: The text is nested too deeply.
+    """
+    values = split_list(b"[" + text + b"]")
+    if len(values) != 1:
+        message = "not one JSON value"
+        raise msgspec.DecodeError(message)
+    return values[0]
+
+
+def cut_list(text: bytes, path: str) -> tuple[bytes, list[bytes], bytes] | None:
+    """Cut a JSON value around the list at a dotted path.
+
+    Returns:
+        What stands before the list, its items, and what stands behind it; None
+        where the path leads to no list, or to an empty one.
+    """
+    found = walk_path(text, path)
+    items = split_list(found) if found is not None and found[:1] == b"[" else []
+    if found is None or not items:
+        return None
+    start, last = text.find(found), text.rfind(found)
+    while start >= 0:
+        before, behind = text[:start], text[start + len(found) :]
+        if start == last or _leads_to_zero(before + b"0" + behind, path):
+            return before, items, behind
+        # The same text stands elsewhere too.
+        start = text.find(found, start + 1)
+    return None
+
+
+def _leads_to_zero(text: bytes, path: str) -> bool:
+    try:
+        return walk_path(text, path) == b"0"
+    except UNREADABLE:
+        return False
+
+
+class _Lenient:
+    """Cuts JSON as Python's own reader understands it.
+
+    msgspec refuses lone surrogates, NaN and bare control characters even in
+    what it skips. Events with them exist (vendors truncate strings between two
+    UTF-16 units, Python's json writes NaN, hand-made JSON has line breaks in
+    its strings), and one of them must not hold up its page for ever.
+    """
+
+    _SPACE = re.compile(r"[ \t\n\r]*")
+    _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+    _CONTROL = re.compile(r"[\x00-\x1f]")
+    _CONSTANT = re.compile(r'("(?:[^"\\]|\\.)*")|(-?Infinity|NaN)')
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text.decode()
+        self._value_end: Any = vars(json.JSONDecoder(strict=False))["scan_once"]
+
+    def members(self) -> dict[str, bytes]:
+        return dict(self._parts("{", "}"))
+
+    def items(self) -> list[bytes]:
+        return [value for _, value in self._parts("[", "]")]
+
+    def _parts(self, opening: str, closing: str) -> list[tuple[str, bytes]]:
+        try:
+            return self._scan(opening, closing)
+        except (ValueError, StopIteration, IndexError) as error:
+            message = "JSON is malformed"
+            raise msgspec.DecodeError(message) from error
+
+    def _scan(self, opening: str, closing: str) -> list[tuple[str, bytes]]:
+        parts: list[tuple[str, bytes]] = []
+        at = self._skip(0)
+        self._expect(at, opening)
+        at = self._skip(at + 1)
+        if self._text[at] == closing:
+            self._expect_end(at + 1)
+            return parts
+        while True:
+            key = ""
+            if opening == "{":
+                self._expect(at, '"')
+                key, at = _scan_string(self._text, at + 1, False)  # noqa: FBT003
+                at = self._skip(at)
+                self._expect(at, ":")
+                at = self._skip(at + 1)
+            _, end = self._value_end(self._text, at)
+            parts.append((key, self._as_json(self._text[at:end])))
+            at = self._skip(end)
+            if self._text[at] == closing:
+                self._expect_end(at + 1)
+                return parts
+            self._expect(at, ",")
+            at = self._skip(at + 1)
+
+    def _as_json(self, text: str) -> bytes:
+        """Replace what JSON has no word for; a receiver would refuse it."""
+        if self._CONTROL.search(text):
+            text = self._STRING.sub(
+                lambda string: self._CONTROL.sub(
+                    lambda control: f"\\u{ord(control[0]):04x}", string[0]
+                ),
+                text,
+            )
+        if "NaN" in text or "Infinity" in text:
+            text = self._CONSTANT.sub(lambda match: match[1] or "null", text)
+        return text.encode()
+
+    def _skip(self, at: int) -> int:
+        match = self._SPACE.match(self._text, at)
+        return match.end() if match else at
+
+    def _expect(self, at: int, character: str) -> None:
+        if self._text[at] != character:
+            raise ValueError(character)
+
+    def _expect_end(self, at: int) -> None:
+        if self._skip(at) != len(self._text):
+            raise ValueError(at)
+
+
+def string_text(token: bytes) -> str | None:
+    """Read a JSON string token; None for anything else."""
+    if token[:1] != b'"':
+        return None
+    if b"\\" not in token:
+        return token[1:-1].decode()
+    try:
+        return _STRING.decode(token)
+    except UNREADABLE:
+        # A lone surrogate has no UTF-8. Spelt out, two that differ still do.
+        text = json.loads(token)
+        return str(text).encode("utf-8", "backslashreplace").decode()
+
+
+def scalar_text(token: bytes | None) -> str | None:
+    """Read a JSON string or number as exact text; None for anything else.
+
+    A number keeps every digit the vendor wrote: Box cursors exceed 2^53.
+    """
+    if not token:
+        return None
+    if token[:1] == b'"':
+        return string_text(token) if b"\\" in token else token[1:-1].decode()
+    return token.decode() if token[:1] in b"-0123456789" else None
+
+
+def text_at(event: bytes, path: str) -> str | None:
+    """Read the string or number at a dotted path of an event.
+
+    Returns:
+        None where there is neither; a list of events may hold what is no
+        object, and then has no paths.
+    """
+    return scalar_text(present(walk_path(event, path)))
+
+
+_Token = bytes | msgspec.Raw | None
+Extractor = Callable[[bytes], "list[bytes | None]"]
+
+
+def compile_fields(paths: list[str]) -> Extractor:
+    """Compile dotted paths into one pass over an event.
+
+    Returns:
+        A function from an event's bytes to the JSON text at each path, in
+        order, None where there is nothing or `null`.
+    """
+    tree: dict[str, Any] = {}
+    fast = all(_add_to_tree(tree, path, number) for number, path in enumerate(paths))
+
+    def slow(event: bytes) -> list[bytes | None]:
+        return [present(walk_path(event, path)) for path in paths]
+
+    if not fast or not paths:
+        return slow
+    decoder = msgspec.json.Decoder(_struct_of(tree))
+    getters = [_getters_of(tree, path) for path in paths]
+    partly_literal = [path.count(".") > 1 for path in paths]
+
+    def extract(event: bytes) -> list[bytes | None]:
+        try:
+            skeleton = decoder.decode(event)
+        except (msgspec.ValidationError, *UNREADABLE):
+            return slow(event)
+        found: list[bytes | None] = []
+        for number, ways in enumerate(getters):
+            token: Any = None
+            for way in ways:
+                token = skeleton
+                for name in way:
+                    token = getattr(token, name, None)
+                if token is not None and token is not msgspec.UNSET:
+                    break
+            else:
+                token = walk_path(event, paths[number]) if partly_literal[number] else None
+            found.append(present(token))
+        return found
+
+    return extract
+
+
+def present(token: _Token) -> bytes | None:
+    """Give a token's JSON text; None where there is nothing or `null`."""
+    if token is None:
+        return None
+    text = bytes(token).strip()
+    return None if text == b"null" else text
+
+
+def _add_to_tree(tree: dict[str, Any], path: str, number: int) -> bool:
+    """Add a path and its literal spelling; False where a Struct cannot tell."""
+    segments = path.split(".")
+    if any(segment.isdigit() for segment in segments):
+        return False
+    for way in ([path], segments):
+        node = tree
+        for segment in way[:-1]:
+            node = node.setdefault(segment, {})
+            if not isinstance(node, dict):
+                return False
+        leaf = node.setdefault(way[-1], number)
+        if isinstance(leaf, dict):
+            return False
+    return True
+
+
+def _field_names(tree: dict[str, Any]) -> dict[str, str]:
+    return {key: f"f{number}" for number, key in enumerate(tree)}
+
+
+def _struct_of(tree: dict[str, Any]) -> type[msgspec.Struct]:
+    names = _field_names(tree)
+    fields = [
+        (
+            names[key],
+            _struct_of(below) | None if isinstance(below, dict) else msgspec.Raw,
+            None if isinstance(below, dict) else msgspec.UNSET,
+        )
+        for key, below in tree.items()
+    ]
+    return msgspec.defstruct("Skeleton", fields, rename={name: key for key, name in names.items()})
+
+
+def _getters_of(tree: dict[str, Any], path: str) -> list[list[str]]:
+    ways = [[path]] if "." not in path else [[path], path.split(".")]
+    getters = []
+    for way in ways:
+        names, node = [], tree
+        for segment in way:
+            names.append(_field_names(node)[segment])
+            node = node[segment]
+        getters.append(names)
+    return getters

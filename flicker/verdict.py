@@ -83,8 +83,6 @@ def _is_number(token: bytes) -> bool:
 
 
 def _explanation(body: bytes) -> str:
-    if body[:1] != b"{":
-        return ""
     for key in _EXPLANATIONS:
         token = walk_path(body, key)
         if token is not None and not _is_nothing(token.strip()):

@@ -119,6 +119,7 @@ def test_an_empty_body_is_a_page_without_events(response_format: Literal["ndjson
 def test_a_table_of_a_header_alone_is_empty() -> None:
     """T36 T41 and NUL is no reason to stay at a page for ever."""
     assert rows(b"a,b\r\n") == []
+    assert rows(b"a,b\r1,2\r") == [{"a": "1", "b": "2"}]
     assert rows(b"aaaa,b\n1\0,2\n") == [{"aaaa": "1\ufffd", "b": "2"}]
 
 

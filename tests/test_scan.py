@@ -778,12 +778,16 @@ def test_a_server_that_ignores_paging_is_asked_a_bounded_number_of_times(
     assert reader.warned == {"the API sends the same page for every page number or offset"}
 
 
+@pytest.mark.parametrize("timestamp_field", ["ts", None])
 @pytest.mark.parametrize("paging", PAGINGS)
-def test_equal_events_without_an_id_are_all_read_and_read_once(paging: str) -> None:
+def test_equal_events_without_an_id_are_all_read_and_read_once(
+    paging: str, timestamp_field: str | None
+) -> None:
     """T08 the last of them too, at which the next poll begins where it counts events."""
     twin = row(2)
     listing = Listing(paging, [row(1), twin, twin, twin])
-    reader = Reader(make_source(paging, size=10, id_field=None), listing)
+    source = make_source(paging, size=10, id_field=None, timestamp_field=timestamp_field)
+    reader = Reader(source, listing)
     reader.poll()
     assert len(reader.ids) == len(set(reader.ids)) == 4
     reader.poll()

@@ -93,7 +93,7 @@ def test_json_in_a_string_is_made_valid_where_it_is_not() -> None:
 
 def test_records_that_differ_around_the_same_string_are_two_events() -> None:
     """T08 what the vendor lists is what counts."""
-    one, two = events(wrapped('{"a":1}', n=1), wrapped('{"a":1}', n=2), decode_field="inner")
+    (one,), (two,) = (events(wrapped('{"a":1}', n=n), decode_field="inner") for n in (1, 2))
     assert one.identity != two.identity
     assert one.raw == two.raw
 
@@ -168,7 +168,7 @@ def test_a_record_without_elements_is_one_event(record: bytes) -> None:
 def test_a_string_is_decoded_before_its_list_is_exploded() -> None:
     """T47 the fields around the string serve for all of its events."""
     page = decode(
-        wrapped('{"l":[{"m":"a"},{"m":"b"}]}', id="7", at=NOON),
+        wrapped('{"l":[{"m":"a"},{"m":"b"}]}', id="7", at=NOON, l={"m": "c"}),
         decode_field="inner",
         explode_field="l",
         timestamp_field="at",
@@ -180,3 +180,7 @@ def test_a_string_is_decoded_before_its_list_is_exploded() -> None:
     assert [event.id for event in page.events] == ["7:0", "7:1"]
     assert [event.timestamp_ns for event in page.events] == [NOON_NS] * 2
     assert (page.entries, page.skipped, page.undecoded) == (1, 0, 0)
+    (event,) = events(
+        wrapped('{"l":[1]}', m="around"), decode_field="inner", explode_field="l", message_field="m"
+    )
+    assert event.message == b'"around"'

@@ -126,6 +126,7 @@ class PageDecoder:
         next_cursor_field: Path inside the body, or None.
         cursor_from_last: Path inside the last event, or None.
         has_more_field: Path inside the body, or None.
+        results_optional: Whether an object without the list has no events.
         success_field: Path inside the body of what has to be affirmative, or
             None.
         error_field: Path inside the body of what has to be absent or empty, or
@@ -147,6 +148,7 @@ class PageDecoder:
         next_cursor_field: str | None = None,
         cursor_from_last: str | None = None,
         has_more_field: str | None = None,
+        results_optional: bool = False,
         success_field: str | None = None,
         error_field: str | None = None,
         decode_field: str | None = None,
@@ -154,6 +156,7 @@ class PageDecoder:
         response_format: ResponseFormat = "json",
     ) -> None:
         self._results_field = results_field
+        self._results_optional = results_optional
         self._next_cursor_field = next_cursor_field
         self._cursor_from_last = cursor_from_last
         self._has_more_field = has_more_field
@@ -257,6 +260,8 @@ class PageDecoder:
 
     def _entries(self, body: bytes) -> list[bytes]:
         found = walk_path(body, self._results_field)
+        if found is None and self._results_optional and body[:1] == b"{":
+            return []
         if found is None:
             raise UnreadablePageError(self._describe_missing(body))
         found = found.strip()

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flicker.client import raise_for_poll
-from flicker.decode import Page, UnreadablePageError
+from flicker.decode import ErrorBodyError, Page, UnreadablePageError
 from flicker.errors import ForeignLinkError, RequestError
 from flicker.log import fault_facts
 from flicker.pagination import NEXT_URL, next_url, resolve_link
@@ -80,6 +80,9 @@ class Fetch:
             self.links = self._links(reply)
             if is_quota_exhausted(reply.headers):
                 self.pause_s = reply.wait_s
+        except ErrorBodyError as error:
+            said = self._client.redact(error.excerpt)
+            self.error = ErrorBodyError(f"{error}. It says: {said}" if said else str(error))
         except RequestError as error:
             self.error = error
         except Exception as error:  # noqa: BLE001 - and never the worker

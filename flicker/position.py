@@ -50,8 +50,9 @@ class Scan:
         since: Value of the time filter, None to ask without.
         since_ns: The instant that it stands for.
         until: Value of the upper bound, None to ask without.
-        window_end_ns: The instant that it stands for, where the scan ends before
-            the present, and so one more is due; else None.
+        until_ns: The instant that it stands for; without one, when the scan began.
+        window_end_ns: The same where the scan ends before the present, and so
+            one more is due; else None.
         newest_ns: Newest instant seen in it, none of the future.
         pages: Pages read by this poll, for `max_pages`.
         first_request: Whether nothing of this scan was read yet.
@@ -79,6 +80,7 @@ class Scan:
     since: str | None = None
     since_ns: int | None = None
     until: str | None = None
+    until_ns: int | None = None
     window_end_ns: int | None = None
     newest_ns: int | None = None
     pages: int = 0
@@ -139,8 +141,8 @@ class Position:
         anchor: Identity of the event that stood first at `place`, for a page
             or an offset: while it does, the listing did not shift.
         start_ns: Where a source without a watermark asks from.
-        swept_ns: End of the last window that ended before the present: all
-            before it was read, whether there was anything or not.
+        swept_ns: End of the last window that ended before the present, or a
+            later instant: all before it was read, whether there was anything or not.
         pending: What is to be fetched before the listing is read on.
         rises: How many events were newer than the one before, lately.
         falls: How many were older.
@@ -261,6 +263,7 @@ def dump_position(
             "since": scan.since,
             "since_ns": scan.since_ns,
             "until": scan.until,
+            "until_ns": scan.until_ns,
             "window_end": scan.window_end_ns,
             "newest": scan.newest_ns,
             "first_request": scan.first_request,
@@ -329,6 +332,7 @@ def load_position(
             since=scan["since"],
             since_ns=scan.get("since_ns"),
             until=scan.get("until"),
+            until_ns=scan.get("until_ns"),
             window_end_ns=scan.get("window_end"),
             newest_ns=scan["newest"],
             first_request=scan["first_request"],

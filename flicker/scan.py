@@ -13,11 +13,17 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from flicker.dedup import EVERYTHING, NOTHING
-from flicker.json_text import scalar_text, walk_path
+from flicker.json_text import text_at
 from flicker.pagination import Place, first_place, is_cursor_alone, next_place
 from flicker.position import Pending, Scan
 from flicker.request import Bounds, PageRequest, page_request
-from flicker.timefmt import floor_to, format_rfc3339, format_timestamp, resolution_ns
+from flicker.timefmt import (
+    SECOND_NS,
+    floor_to,
+    format_rfc3339,
+    format_timestamp,
+    resolution_ns,
+)
 
 if TYPE_CHECKING:
     from flicker.decode import Event, Page
@@ -68,6 +74,8 @@ class Scanner:
         self.position = position
         self._first_place = first_place(source.pagination)
         self._said: set[str] = set()
+        self._said_gap_ns: int | None = None
+        self._is_resumed = position.scan is not None
         self.is_behind = False
         """Whether the last scan ended before the present, so that the next is due at once."""
 
@@ -92,24 +100,35 @@ class Scanner:
         """
         position = self.position
         self.is_behind = False
-        self._drop_outdated_scan(now_ns)
+        if self._is_resumed and self._is_outdated(now_ns):
+            self._abandon_scan()
+        self._is_resumed = False
         if position.scan is not None:
             position.scan.pages = 0
             position.scan.started_ns = now_ns
             self.check_place()
             return True
-        if position.start_ns is None and self._source.start_time is not None:
-            start = self._source.start_time
-            position.start_ns = start if isinstance(start, int) else now_ns - _span_ns(start)
+        if position.start_ns is None:
+            position.start_ns = self._start_ns(now_ns)
         place = position.place or self._first_place
+        scan = Scan(place=place, started_ns=now_ns, until_ns=now_ns)
         if place.is_token:
-            position.scan = Scan(place=place, since=position.place_since, started_ns=now_ns)
-            return True
-        scan = Scan(place=place, started_ns=now_ns)
-        if self._source.time_filter_param and not self._set_bounds(scan, now_ns):
+            scan.since = position.place_since
+        elif self._source.time_filter_param and not self._set_bounds(scan, now_ns):
             return False
         position.scan = scan
         return True
+
+    def _start_ns(self, now_ns: int) -> int | None:
+        """Give where a source without a position begins, None for whatever the API serves."""
+        source = self._source
+        start = source.start_time
+        if start is not None:
+            return start if isinstance(start, int) else now_ns - _span_ns(start)
+        if source.max_window is None or source.max_age is not None or self._read_to_ns is not None:
+            return None
+        # Without a beginning, the first request would ask for all there is.
+        return max(0, now_ns - _span_ns(source.delay) - _span_ns(source.max_window))
 
     def _set_bounds(self, scan: Scan, now_ns: int) -> bool:
         """Fix the time that a scan asks for.
@@ -121,22 +140,40 @@ class Scanner:
         source = self._source
         form = source.time_filter_format
         since_ns = self._since_ns(self.position.last_timestamp_ns)
-        if source.max_age is not None:
-            since_ns = self._within_age(since_ns, now_ns - _span_ns(source.max_age))
         if since_ns is not None:
-            scan.since_ns = floor_to(since_ns, form)
-            scan.since = format_timestamp(scan.since_ns, form)
+            since_ns = floor_to(since_ns, form)
+        if source.max_age is not None:
+            since_ns = self._within_age(since_ns, max(0, now_ns - _span_ns(source.max_age)))
+        if since_ns is not None:
+            scan.since_ns = since_ns
+            scan.since = format_timestamp(since_ns, form)
         if not source.has_upper_bound:
             return True
-        until_ns = now_ns - _span_ns(source.delay)
-        if source.max_window is not None and scan.since_ns is not None:
-            window_end_ns = scan.since_ns + _span_ns(source.max_window)
+        until_ns = max(0, now_ns - _span_ns(source.delay))
+        if source.max_window is not None and since_ns is not None:
+            window_end_ns = floor_to(since_ns + _span_ns(source.max_window), form)
             if window_end_ns < until_ns:
-                until_ns = scan.window_end_ns = floor_to(window_end_ns, form)
-        if scan.since_ns is not None and until_ns < scan.since_ns:
+                until_ns = scan.window_end_ns = window_end_ns
+        if since_ns is not None and not self._is_span(since_ns, until_ns):
+            if since_ns > now_ns:
+                self._warn_once("the position is later than this machine's clock; waiting for it")
             return False
+        scan.until_ns = until_ns
         scan.until = format_timestamp(until_ns, form)
         return True
+
+    def _is_span(self, since_ns: int, until_ns: int) -> bool:
+        """Tell whether there is time between two bounds as they are written.
+
+        Many vendors refuse equal ones; in a coarse format they mean a whole day or so.
+        """
+        finest_ns = resolution_ns(self._source.time_filter_format)
+        return until_ns - since_ns >= (0 if self._is_coarse else finest_ns)
+
+    @property
+    def _is_coarse(self) -> bool:
+        """Whether a bound stands for a whole day, hour or minute."""
+        return resolution_ns(self._source.time_filter_format) > SECOND_NS
 
     def _within_age(self, since_ns: int | None, oldest_ns: int) -> int:
         """Ask for nothing older than the vendor keeps, and say what that leaves out."""
@@ -144,27 +181,41 @@ class Scanner:
             return since_ns
         # Rounded up, since writing it rounds down.
         oldest_ns = -floor_to(-oldest_ns, self._source.time_filter_format)
-        if since_ns is not None:
+        read_to_ns = self._read_to_ns
+        if read_to_ns is None:
+            read_to_ns = self.position.start_ns
+        is_gap = read_to_ns is not None and read_to_ns < oldest_ns
+        if is_gap and read_to_ns is not None and read_to_ns != self._said_gap_ns:
+            # Once for each gap: a scan from here may have to start over.
+            self._said_gap_ns = read_to_ns
             logger.warning(
                 "the position is older than max_age_ms; what came in between is not asked for, "
                 "since the vendor is said to keep it no longer",
                 extra={
                     "source": self._source.name,
-                    "position": format_rfc3339(since_ns),
+                    "position": format_rfc3339(read_to_ns),
                     "asked_from": format_rfc3339(oldest_ns),
                 },
             )
         return oldest_ns
 
-    def _drop_outdated_scan(self, now_ns: int) -> None:
-        """Drop a scan that asks, after a long pause, for more than the vendor keeps."""
+    def _is_outdated(self, now_ns: int) -> bool:
+        """Tell whether the scan asks by now for more than the vendor keeps."""
         scan, max_age = self.position.scan, self._source.max_age
         if scan is None or max_age is None or scan.since_ns is None:
-            return
-        if scan.since_ns + resolution_ns(self._source.time_filter_format) < now_ns - _span_ns(
-            max_age
-        ):
-            self.position.scan = None
+            return False
+        if scan.place.is_token and self._persists:
+            # It is sent alone.
+            return False
+        return scan.since_ns < now_ns - _span_ns(max_age)
+
+    def _abandon_scan(self) -> None:
+        """Drop the scan, so that the next one starts over from the watermark."""
+        scan = self._scan
+        if scan.rises and not scan.falls and scan.newest_ns is not None:
+            # In ascending order all up to here has been read.
+            self._move_watermark(scan.newest_ns)
+        self.position.scan = None
 
     def check_place(self) -> None:
         """Have it looked at whether the listing shifted since the last page.
@@ -239,7 +290,7 @@ class Scanner:
             return events, is_over
         without_url = []
         for event in events:
-            url = scalar_text(walk_path(event.raw, each.url_field))
+            url = text_at(event.raw, each.url_field)
             if url:
                 self.position.pending.append(Pending(event.identity, url, event.timestamp_ns))
             else:
@@ -333,24 +384,28 @@ class Scanner:
             return not self._looks_behind_empty_page(following), kept
         return self._has_caught_up(page, following, now_ns), kept
 
-    def take_refusal(self) -> bool:
+    def take_refusal(self, now_ns: int | None = None) -> bool:
         """Take it that the API refuses the place asked for, if it can.
 
-        Stored cursors expire, and pages beyond the last are refused by some.
-        Nothing is lost: the scan starts over from the watermark.
+        Stored cursors expire, pages beyond the last are refused by some, and
+        so is what has grown older than `max_age` since the scan began. Nothing
+        is lost: the scan starts over from the watermark.
+
+        Args:
+            now_ns: The instant that ages are counted from; None to heed none.
 
         Returns:
             Whether the place was ours to give up; else the refusal means
             something else.
         """
-        scan = self._scan
         position = self.position
-        if scan.place.is_token:
+        if self._scan.place.is_token:
             self._warn_once("the API refuses the cursor; starting over from the last timestamp")
-            if scan.rises and not scan.falls and scan.newest_ns is not None:
-                # In ascending order all up to here has been read.
-                self._move_watermark(scan.newest_ns)
-            position.place = position.place_since = position.scan = None
+            self._abandon_scan()
+            position.place = position.place_since = None
+            return True
+        if now_ns is not None and self._is_outdated(now_ns):
+            self._abandon_scan()
             return True
         return False
 
@@ -381,7 +436,8 @@ class Scanner:
         self._warn_once(
             "the API refuses to page on; asking for what follows the last timestamp instead"
         )
-        scan.window_end_ns = None
+        # Its window was not read to the end.
+        scan.window_end_ns = scan.until_ns = None
         self._end(None)
         self.is_behind = True
         return True
@@ -427,6 +483,12 @@ class Scanner:
             return start_ns
         return max(max(known) - _span_ns(self._source.lookback), start_ns or 0)
 
+    @property
+    def _read_to_ns(self) -> int | None:
+        """The instant up to which all was read; None where nothing was."""
+        known = (self.position.last_timestamp_ns, self.position.swept_ns)
+        return max((at for at in known if at is not None), default=None)
+
     def _floor_ns(self, newest_ns: int | None) -> int | None:
         """Give the instant that the next scan asks from, if this one saw the newest."""
         if self._source.time_filter_param and self._source.timestamp_field:
@@ -465,6 +527,7 @@ class Scanner:
     def _note_order(self, page: Page, now_ns: int) -> None:
         scan = self._scan
         position = self.position
+        bound_ns = scan.until_ns if scan.until is not None else None
         for event in page.events:
             at_ns = event.timestamp_ns
             if at_ns is None or at_ns > now_ns:
@@ -476,8 +539,11 @@ class Scanner:
             elif latest_ns is not None and at_ns < latest_ns:
                 scan.falls += 1
                 position.falls += 1
-            if scan.newest_ns is None or at_ns > scan.newest_ns:
-                scan.newest_ns = at_ns
+            # An API may filter by another instant than it shows, or by whole days:
+            # behind the bound not all has been asked for.
+            read_ns = at_ns if bound_ns is None else min(at_ns, bound_ns)
+            if scan.newest_ns is None or read_ns > scan.newest_ns:
+                scan.newest_ns = read_ns
         while position.rises + position.falls > ORDER_MEMORY:
             position.rises //= 2
             position.falls //= 2
@@ -625,6 +691,9 @@ class Scanner:
         position.most_entries = max(position.most_entries, page.entries)
         return (
             position.ascending
+            # What is asked for up to an instant ends by itself; what is asked for
+            # up to today does not.
+            and (self._scan.until is None or self._is_coarse)
             and (following.is_token or page.entries < position.most_entries)
             and any(
                 event.timestamp_ns is not None and started_ns <= event.timestamp_ns <= now_ns
@@ -645,8 +714,10 @@ class Scanner:
         if scan.window_end_ns is not None:
             position.swept_ns = max(position.swept_ns or 0, scan.window_end_ns)
             self.is_behind = True
+        else:
+            self._follow_the_present(scan)
         pagination = self._source.pagination
-        if place is not None and place.is_token and scan.until is not None and not self._persists:
+        if place is not None and place.is_token and scan.until is not None:
             # It leads on to the end of the window, not beyond.
             place = None
         if place is not None and (
@@ -667,6 +738,22 @@ class Scanner:
         if floor_ns is EVERYTHING and place is not None:
             floor_ns = NOTHING
         position.window.end_scan(floor_ns)
+
+    def _follow_the_present(self, scan: Scan) -> None:
+        """Keep the position of a source where nothing happens from growing too old.
+
+        Else what was read and found empty would look like what the vendor
+        keeps no longer. In great steps, since each is written to the registry,
+        and at a distance, for events that come late.
+        """
+        max_age, read_to_ns = self._source.max_age, self._read_to_ns
+        if read_to_ns is None:
+            read_to_ns = self.position.start_ns
+        if max_age is None or read_to_ns is None or scan.until_ns is None:
+            return
+        max_age_ns = _span_ns(max_age)
+        if read_to_ns < scan.until_ns - max_age_ns // 2:
+            self.position.swept_ns = scan.until_ns - max_age_ns // 4
 
     def _move_watermark(self, newest_ns: int) -> None:
         last_ns = self.position.last_timestamp_ns

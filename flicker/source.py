@@ -12,7 +12,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from flicker.client import Client
 from flicker.conceal import Concealer, is_concealed
-from flicker.decode import PageDecoder, UnreadablePageError
+from flicker.decode import ErrorBodyError, PageDecoder, UnreadablePageError
 from flicker.dedup import DedupWindow
 from flicker.errors import (
     ForeignLinkError,
@@ -37,7 +37,7 @@ from flicker.runtime import GRACE_S
 from flicker.scan import Scanner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flicker.client import Reply
     from flicker.decode import Page
@@ -55,6 +55,9 @@ CURSOR_REFUSALS = frozenset({400, 404, 410, 422})
 OFFSET_REFUSALS = frozenset({400, 416, 422})
 NOT_FOUND = 404
 MISSING = frozenset({404, 410})
+PLACE_ATTEMPTS = 3
+"""How often a body may say that the request failed before the cursor is given up."""
+
 ENTRY_ATTEMPTS = 3
 """How often an entry of a listing is asked for before it counts as gone."""
 
@@ -205,6 +208,7 @@ class ApiPartition(SourcePartition):
             next_cursor_field=pagination.token_field if pagination else None,
             cursor_from_last=pagination.cursor_from_last if pagination else None,
             has_more_field=pagination.has_more_field if pagination else None,
+            results_optional=source.results_optional,
             success_field=source.success_field,
             error_field=source.error_field,
             decode_field=source.decode_field,
@@ -212,7 +216,6 @@ class ApiPartition(SourcePartition):
             response_format="json" if source.fetch_each is not None else source.response_format,
         )
         self._interval_s = source.poll_interval.total_seconds()
-        self._is_listing_json = source.response_format == "json" or source.fetch_each is not None
         self._entry_decoder = self._decoder
         if source.fetch_each is not None:
             each = source.fetch_each
@@ -319,24 +322,15 @@ class ApiPartition(SourcePartition):
         source, scanner = self._source, self._scanner
         pending = scanner.pending
         if pending is not None:
-            request = PageRequest(pending.url)
-            decoder, identity = self._entry_decoder, pending.identity
-
-            def decode(reply: Reply) -> Page:
-                content_type = reply.headers.get("content-type", "")
-                return decoder.decode(reply.body, content_type, within=identity)
-
-            return Fetch(source, self._client, request, decode)
+            request, read = PageRequest(pending.url), _reader(self._entry_decoder, pending.identity)
+            return Fetch(source, self._client, request, read)
         if not self._has_begun:
             self._has_begun = True
             if not scanner.begin(time.time_ns()):
                 return None
-
-        def decode_page(reply: Reply) -> Page:
-            return self._decoder.decode(reply.body, reply.headers.get("content-type", ""))
-
-        is_body_due = scanner.is_mid_scan and self._is_listing_json
-        return Fetch(source, self._client, scanner.request(), decode_page, is_body_due=is_body_due)
+        is_body_due = scanner.is_mid_scan and not self._decoder.allows_empty_body
+        read = _reader(self._decoder)
+        return Fetch(source, self._client, scanner.request(), read, is_body_due=is_body_due)
 
     def _collect(self, fetch: Fetch, outbox: Outbox | None) -> list[SourceItem]:
         if fetch.page is None:
@@ -359,6 +353,11 @@ class ApiPartition(SourcePartition):
             logger.warning(
                 "entries that are null were skipped",
                 extra={"source": self._name, "entries": fetch.page.skipped},
+            )
+        if fetch.page.undecoded:
+            logger.warning(
+                "entries without JSON at decode_field are shipped as they are",
+                extra={"source": self._name, "entries": fetch.page.undecoded},
             )
         if self._is_listed and scanner.pending is None:
             self._end_poll(outbox)
@@ -416,10 +415,13 @@ class ApiPartition(SourcePartition):
             self._end_poll(runtime.outboxes.get(self._name))
             return
         is_place_useless = is_listing and (
-            error.status in CURSOR_REFUSALS or isinstance(error, ForeignLinkError)
+            error.status in CURSOR_REFUSALS
+            or isinstance(error, ForeignLinkError)
+            # An expired cursor may be what the body complains of; it does not say.
+            or (isinstance(error, ErrorBodyError) and self._failures >= PLACE_ATTEMPTS)
         )
         watermark_ns = scanner.position.last_timestamp_ns
-        is_restart = is_place_useless and scanner.take_refusal()
+        is_restart = is_place_useless and scanner.take_refusal(time.time_ns())
         if is_restart:
             self._is_polling = False
             is_progress = scanner.position.last_timestamp_ns != watermark_ns
@@ -512,6 +514,13 @@ def _has_gap(position: Position) -> bool:
     return any(
         place is not None and place.is_token and is_concealed(str(place.value)) for place in places
     )
+
+
+def _reader(decoder: PageDecoder, within: bytes | None = None) -> Callable[[Reply], Page]:
+    def read(reply: Reply) -> Page:
+        return decoder.decode(reply.body, reply.headers.get("content-type", ""), within=within)
+
+    return read
 
 
 def _look_again_in(elapsed_s: float) -> float:

@@ -63,6 +63,7 @@ def full_position() -> Position:
             since="1735732800",
             since_ns=NOON_NS - 3,
             until="1735733000",
+            until_ns=NOON_NS + 201,
             window_end_ns=NOON_NS + 200,
             newest_ns=NOON_NS + 2,
             first_request=False,

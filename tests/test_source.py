@@ -335,10 +335,10 @@ def test_a_fault_of_ours_is_logged_without_what_it_quotes(
         decode = drive.part._decoder.decode
         faults = iter([ValueError(SECRET), RecursionError(SECRET)])
 
-        def fail(body: bytes, content_type: str) -> Any:
+        def fail(body: bytes, content_type: str, within: bytes | None) -> Any:
             for fault in faults:
                 raise fault
-            return decode(body, content_type)
+            return decode(body, content_type, within=within)
 
         monkeypatch.setattr(drive.part._decoder, "decode", fail)
         drive.until(lambda: drive.ids)

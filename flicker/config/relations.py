@@ -197,13 +197,24 @@ def _window_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
             yield (*keys, key), message
     window, lookback = _whole(source.get("max_window_ms")), _whole(source.get("lookback_ms")) or 0
     form = source.get("time_filter_format") or "rfc3339"
-    if window is None or not isinstance(form, str) or time_format_problem(form):
+    if not isinstance(form, str) or time_format_problem(form):
         return
     finest = max(1, resolution_ns(form) // 10**6)
-    if window < lookback + finest:
+    max_age, delay = _whole(source.get("max_age_ms")), _whole(source.get("delay_ms")) or 0
+    if max_age is not None and max_age < delay + finest:
         message = (
-            f"is {window}, too short to get on: it must be longer than `lookback_ms` ({lookback})"
-            f" by what `time_filter_format` can tell apart ({finest}) at least"
+            f"is {max_age}, which leaves nothing to ask for: write {delay + finest} or more, which"
+            " is `delay_ms` and what `time_filter_format` can tell apart"
+        )
+        yield (*keys, "max_age_ms"), message
+    if window is None:
+        return
+    # Both bounds are rounded down to what the format can tell.
+    if window - window % finest < lookback + finest:
+        least = -(-lookback // finest) * finest + finest
+        message = (
+            f"is {window}, too short to get on with `lookback_ms` ({lookback}) and what"
+            f" `time_filter_format` can tell apart ({finest}): write {least} or more"
         )
         yield (*keys, "max_window_ms"), message
 

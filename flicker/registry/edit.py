@@ -95,7 +95,7 @@ def rewind(location: Path | S3Location, name: str, to_ns: int) -> int | None:
 
 def _last_safe_ns(position: Position, to_ns: int) -> int | None:
     """Give the last instant up to one that nothing is unread before, None for the beginning."""
-    read = [position.last_timestamp_ns, position.start_ns]
+    read = [position.last_timestamp_ns, position.swept_ns, position.start_ns]
     scan = position.scan
     if scan is not None and scan.rises and not scan.falls:
         # In ascending order all up to here has been read.

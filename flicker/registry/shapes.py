@@ -119,6 +119,7 @@ def _check_scan(scan: Scan) -> None:
     for number in (
         scan.newest_ns,
         scan.since_ns,
+        scan.until_ns,
         scan.window_end_ns,
         scan.last_entries,
         scan.entries_again,

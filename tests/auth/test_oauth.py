@@ -298,16 +298,18 @@ def test_failures_of_the_token_endpoint_are_told_apart(
     assert asker.ask() == 200
 
 
-@pytest.mark.parametrize("error", [CLIENT_SECRET, f"bad_{CLIENT_SECRET}", "no code,\nbut a text"])
+@pytest.mark.parametrize("error", [CLIENT_SECRET, "not-an-extra-secret", "no code,\nbut a text"])
 def test_nothing_of_the_servers_own_is_told_but_codes(
     tokens: TokenServer, api: ScriptedApi, error: str
 ) -> None:
     """T67: servers echo what they refuse."""
     body = {"error": error, "error_description": CLIENT_SECRET}
     tokens.before_reply = lambda _: Response(400, body=body)
+    extra = (("account", Secret("an-extra-secret")),)
     with pytest.raises(HumanNeededError) as caught:
-        Asker(api.url, oauth2(tokens)).ask()
+        Asker(api.url, oauth2(tokens, extra=extra)).ask()
     assert CLIENT_SECRET not in str(caught.value)
+    assert "an-extra-secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "answers 400 with the error" in str(caught.value)
 

@@ -124,3 +124,98 @@ def test_a_header_of_a_destination_is_not_sent_twice(keys: dict[str, Any]) -> No
 
 def test_a_time_filter_needs_no_timestamp_field() -> None:
     assert source(time_filter_param="since", start_time="1h").start_time == timedelta(hours=1)
+
+
+SPAN = {"time_filter_param": "since", "time_filter_end_param": "until"}
+DAY = 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "wanted"),
+    [
+        ({"time_filter_end_param": "until"}, "time_filter_end_param", "`time_filter_param`"),
+        ({"max_window_ms": 1000}, "max_window_ms", "`time_filter_param`"),
+        ({"max_age_ms": 1000}, "max_age_ms", "`time_filter_param`"),
+        (
+            {"time_filter_param": "since", "max_window_ms": 1000},
+            "max_window_ms",
+            "`time_filter_end_param`",
+        ),
+        ({"time_filter_param": "since", "delay_ms": 1}, "delay_ms", "`time_filter_end_param`"),
+        (
+            {"time_filter_param": "q", "time_filter_template": "at:>{since}", "delay_ms": 1},
+            "delay_ms",
+            "`{until}`",
+        ),
+        ({**SPAN, "max_window_ms": 1000, "lookback_ms": 1000}, "max_window_ms", "write 1001 or"),
+        (
+            {**SPAN, "max_window_ms": 999, "time_filter_format": "unix"},
+            "max_window_ms",
+            "write 1000 or",
+        ),
+        # Both bounds are rounded down: 2.5 s are 2 s, and a lookback of 1.5 s is 2 s.
+        (
+            {**SPAN, "max_window_ms": 2500, "lookback_ms": 1500, "time_filter_format": "unix"},
+            "max_window_ms",
+            "write 3000 or",
+        ),
+        (
+            {
+                **SPAN,
+                "max_window_ms": DAY * 3 // 2,
+                "lookback_ms": DAY // 2,
+                "time_filter_format": "date",
+            },
+            "max_window_ms",
+            f"write {2 * DAY} or",
+        ),
+        (
+            {
+                **SPAN,
+                "max_window_ms": 3_599_999,
+                "time_filter_format": "strftime:%Y-%m-%dT%H",
+            },
+            "max_window_ms",
+            "write 3600000 or",
+        ),
+        ({**SPAN, "max_age_ms": 1000, "delay_ms": 1000}, "max_age_ms", "write 1001 or"),
+        (
+            {**SPAN, "max_age_ms": DAY - 1, "time_filter_format": "date"},
+            "max_age_ms",
+            f"write {DAY} or",
+        ),
+    ],
+)
+def test_a_window_that_leads_nowhere_is_refused(
+    keys: dict[str, Any], key: str, wanted: str
+) -> None:
+    """T59: it would be asked for again and again, and nothing behind it ever."""
+    path, message = only(one(**keys))
+    assert path == f"api_sources[0].{key}"
+    assert wanted in message
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {**SPAN, "max_window_ms": 1001, "lookback_ms": 1000, "max_age_ms": 1001, "delay_ms": 1000},
+        {**SPAN, "max_window_ms": 3000, "lookback_ms": 1500, "time_filter_format": "unix"},
+        {**SPAN, "max_window_ms": DAY, "max_age_ms": DAY, "time_filter_format": "date"},
+        {"time_filter_param": "since", "max_age_ms": DAY, "delay_ms": 0},
+        {
+            "time_filter_param": "q",
+            "time_filter_template": "{since}..{until}",
+            "max_window_ms": 1000,
+            "delay_ms": 1000,
+        },
+        {"time_filter_param": "at", "time_filter_end_param": "at", "max_window_ms": 1000},
+    ],
+)
+def test_the_shortest_window_that_gets_on_is_taken(keys: dict[str, Any]) -> None:
+    assert read(one(**keys))
+
+
+def test_other_mistakes_do_not_hide_behind_a_window() -> None:
+    """A format that does not exist is said, and is not counted with."""
+    path, _ = only(one(**SPAN, max_window_ms=1, time_filter_format="strftime:%Q"))
+    assert path == "api_sources[0].time_filter_format"

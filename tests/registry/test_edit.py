@@ -15,7 +15,7 @@ from flicker.demo.servers import Destination, Request, Response, always
 from flicker.errors import RegistryError
 from flicker.journal import AckJournal
 from flicker.pagination import Place
-from flicker.position import Position, Scan, dump_position, load_position
+from flicker.position import Pending, Position, Scan, dump_position, load_position
 from flicker.registry.edit import forget, import_registry, rewind
 from flicker.registry.local import open_registry
 from flicker.registry.location import S3Location
@@ -456,6 +456,25 @@ def test_the_instant_is_never_behind_what_is_unread(
     if expected is not None:
         # None would be filled from `start_time` at the next start.
         assert position.start_ns == (0 if start is None else min(start, expected))
+
+
+@pytest.mark.parametrize(("swept", "to", "expected"), [(60, 90, 60), (60, 50, 50)])
+def test_a_window_without_events_was_read_and_the_next_was_not(
+    tmp_path: Path, swept: int, to: int, expected: int
+) -> None:
+    """A backfill that has met no timestamp yet is not taken past where it stands."""
+    scan = Scan(Place("top"), 1, first_request=False)
+    _put(tmp_path, Position(DedupWindow("s"), None, start_ns=10, swept_ns=swept, scan=scan))
+    assert rewind(tmp_path / "r.json", "s", to) == expected
+    assert _position(tmp_path).swept_ns is None
+
+
+def test_what_is_still_to_be_fetched_is_not_passed_over(tmp_path: Path) -> None:
+    """A listing that is read from a later instant on names it no more."""
+    pending = [Pending(b"p" * 16, "https://api.example.com/logs/1", 30)]
+    _put(tmp_path, Position(DedupWindow("s"), 100, pending=pending))
+    assert rewind(tmp_path / "r.json", "s", 50) == 50
+    assert _position(tmp_path).pending == pending
 
 
 def test_order_is_remembered_and_the_window_is_what_is_owed(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ class Style:
             Django REST framework does it. The first page always exists.
         ignores_paging: The same first page, whatever is asked.
         time_param: Of an inclusive lower bound.
+        time_end_param: Of an inclusive upper bound, for offsets and pages.
+        longest_s: What asks for a longer time gets 400, and so does what has no bounds.
         time_format: `rfc3339` takes any fraction and offset, `iso8601` exactly
             milliseconds and `Z`, `unix` whole seconds; everything else is 400.
         required_headers: By lower-case name; without them, 401.
@@ -86,11 +88,16 @@ class Style:
     beyond: Literal["empty", "404"] = "empty"
     ignores_paging: bool = False
     time_param: str | None = None
+    time_end_param: str | None = None
+    longest_s: float | None = None
     time_format: TimeFormat = "rfc3339"
     required_headers: Mapping[str, str] = field(default_factory=dict)
     method: Literal["GET", "POST"] = "GET"
 
     def __post_init__(self) -> None:
+        if self.time_end_param is not None and self.paging not in {"offset", "page"}:
+            message = "time_end_param is for offsets and pages"
+            raise ValueError(message)
         if self.never_ends and (self.order == "desc" or self.paging not in {"cursor", "link"}):
             message = "never_ends is for ascending cursors and links"
             raise ValueError(message)
@@ -215,7 +222,9 @@ class ListingApi(EmbeddedServer):
     def _find_page(self, params: Mapping[str, str]) -> _Page:
         style = self.style
         limit = min(_read_number(params, style.limit_param, style.default_limit), style.max_limit)
-        since_ns = self._read_since(params)
+        since_ns = self._read_instant(params, style.time_param)
+        until_ns = self._read_instant(params, style.time_end_param)
+        self._check_span(since_ns, until_ns)
         if style.paging not in {"offset", "page"}:
             return self._find_after(params, since_ns, limit)
         if style.paging == "offset":
@@ -231,11 +240,12 @@ class ListingApi(EmbeddedServer):
             start = 0
         with self._lock:
             first = self._find_first(since_ns)
-            total = len(self._keys) - first
+            last = self._find_last(until_ns)
+            total = last - first
             if start and start >= total and style.beyond == "404":
                 problem = "Invalid page."
                 raise _AskedWronglyError(problem, 404)
-            return _Page(self._slice(first, start, limit)[1])
+            return _Page(self._slice(first, last, start, limit)[1])
 
     def _find_after(self, params: Mapping[str, str], since_ns: int | None, limit: int) -> _Page:
         style = self.style
@@ -259,7 +269,7 @@ class ListingApi(EmbeddedServer):
                 start = max(bisect.bisect_right(self._keys, after) - first, 0)
             else:
                 start = len(self._keys) - bisect.bisect_left(self._keys, after)
-            keys, items = self._slice(first, start, limit)
+            keys, items = self._slice(first, len(self._keys), start, limit)
         has_more = start + len(keys) < total
         if not style.never_ends and not has_more:
             return _Page(items)
@@ -269,12 +279,30 @@ class ListingApi(EmbeddedServer):
     def _find_first(self, since_ns: int | None) -> int:
         return 0 if since_ns is None else bisect.bisect_left(self._keys, (since_ns, -1))
 
-    def _slice(self, first: int, start: int, limit: int) -> tuple[list[Key], list[bytes]]:
-        """Cut a page out of the events from index `first` on, in the style's order."""
+    def _find_last(self, until_ns: int | None) -> int:
+        if until_ns is None:
+            return len(self._keys)
+        return bisect.bisect_left(self._keys, (until_ns + 1, -1))
+
+    def _check_span(self, since_ns: int | None, until_ns: int | None) -> None:
+        longest_s = self.style.longest_s
+        if longest_s is None:
+            return
+        if since_ns is None or until_ns is None:
+            problem = "both bounds are required"
+            raise _AskedWronglyError(problem)
+        if not 0 < until_ns - since_ns <= longest_s * _NS_PER_S:
+            problem = "the end is before the start, or the span is too long"
+            raise _AskedWronglyError(problem)
+
+    def _slice(
+        self, first: int, last: int, start: int, limit: int
+    ) -> tuple[list[Key], list[bytes]]:
+        """Cut a page out of the events between two indices, in the style's order."""
         if self.style.order == "asc":
-            part = slice(first + start, first + start + limit)
+            part = slice(min(first + start, last), min(first + start + limit, last))
             return self._keys[part], self._raw[part]
-        end = max(len(self._keys) - start, first)
+        end = max(last - start, first)
         part = slice(max(end - limit, first), end)
         return self._keys[part][::-1], self._raw[part][::-1]
 
@@ -305,11 +333,11 @@ class ListingApi(EmbeddedServer):
             _put(body, style.has_more_field, page.has_more)
         return Response(200, headers, msgspec.json.encode(body))
 
-    def _read_since(self, params: Mapping[str, str]) -> int | None:
+    def _read_instant(self, params: Mapping[str, str], name: str | None) -> int | None:
         style = self.style
-        if style.time_param is None or style.time_param not in params:
+        if name is None or name not in params:
             return None
-        text = params[style.time_param]
+        text = params[name]
         try:
             if style.time_format == "unix":
                 if not _NUMBER.fullmatch(text):
@@ -319,7 +347,7 @@ class ListingApi(EmbeddedServer):
                 raise ValueError
             return parse_instant(text)
         except ValueError:
-            problem = f"{style.time_param}: expected {style.time_format}"
+            problem = f"{name}: expected {style.time_format}"
             raise _AskedWronglyError(problem) from None
 
 

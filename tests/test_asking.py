@@ -393,11 +393,16 @@ def test_a_single_run_does_not_wait_for_an_hour(home: Home) -> None:
     style = Style(paging="offset", time_param="since")
     hour = [("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", "3500")]
 
+    is_refused = threading.Event()
+
     def respond(request: Request) -> Response:
         if request.path == "/refused":
+            is_refused.set()
             return Response(429, [("Retry-After", "3500")])
         at = int(request.params["offset"])
-        return Response(200, hour, {"events": make_events(100)[at : at + 50]})
+        # The pages behind the first are asked for when the refusal was read.
+        is_refused.wait(30)
+        return Response(200, hour, {"events": make_events(100)[at : at + 50]}, delay_s=0.5)
 
     with ScriptedApi(respond) as api, Destination() as siem:
         home.configure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
 # A busy machine makes no test fail; one that hangs ends at pytest's limit.
 settings.register_profile("flicker", deadline=None)
 settings.load_profile("flicker")
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """What one test does to the log is no other's."""
+    root, ours = logging.getLogger(), logging.getLogger("flicker")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
 
 
 @pytest.fixture

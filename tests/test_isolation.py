@@ -49,7 +49,7 @@ def test_a_source_that_sleeps_30_s_does_not_hold_a_quick_one(home: Home) -> None
         assert goes_on_polling(quick)
         quick.add(make_events(10, 10))
         newest = "2025-01-01T12:00:00.019Z"
-        assert wait_until(lambda: home.view()["b-quick"]["last_timestamp"] == newest, 5)
+        assert wait_until(lambda: home.view().get("b-quick", {}).get("last_timestamp") == newest)
         assert len(first_pages(slow)) == 1
         assert process.stop() == 0
         assert siem.delivered_count == 30

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,20 +21,7 @@ from flicker.settings import (
     Source,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 logger = logging.getLogger("flicker.test")
-
-
-@pytest.fixture(autouse=True)
-def _restore() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("flicker")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
 
 
 def test_text_is_one_readable_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The README is true: its YAML, its commands, its tables and its example are run or checked."""
+"""README and reference are true: YAML, commands, tables and the example are run or checked."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = README + (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
 
 BLOCK = re.compile(r"^(?:<!-- (\w+) -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SECTION = re.compile(r"^### ([^\n]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+SECTION = re.compile(r"^##+ ([^\n]+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 SECRET_FILE = "${file:/run/secrets/vendor-password}"
 KEY_FILE = "/run/secrets/service-account.json"
 
-# The models that each section of the README describes, by their names in the schema.
+# The models that each section of the reference describes, by their names in the schema.
 MODELS = {
     "The file": ["ConfigFile"],
     "`api_sources`": ["SourceEntry"],
@@ -74,11 +75,11 @@ class AnyVariable(dict[str, str]):
 
 
 def blocks(language: str) -> list[str]:
-    return [text for _, found, text in BLOCK.findall(README) if found == language]
+    return [text for _, found, text in BLOCK.findall(DOCUMENTS) if found == language]
 
 
 def named_block(wanted: str) -> str:
-    [text] = [text for name, _, text in BLOCK.findall(README) if name == wanted]
+    [text] = [text for name, _, text in BLOCK.findall(DOCUMENTS) if name == wanted]
     return str(text)
 
 
@@ -211,7 +212,7 @@ def expected_rows(models: list[str]) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.parametrize("section", MODELS)
 def test_key_tables_and_the_schema_agree(section: str) -> None:
-    text = dict(SECTION.findall(README))[section]
+    text = dict(SECTION.findall(DOCUMENTS))[section]
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in text.splitlines()
@@ -235,7 +236,7 @@ def commands() -> list[list[str]]:
         for line in block.splitlines()
         if line.startswith("$ ")
     ]
-    lines += re.findall(r"`((?:flicker|make) [^`]+)`", BLOCK.sub("", README))
+    lines += re.findall(r"`((?:flicker|make) [^`]+)`", BLOCK.sub("", DOCUMENTS))
     return [shlex.split(line) for line in lines]
 
 
@@ -281,7 +282,7 @@ def test_every_file_named_in_the_readme_exists() -> None:
         "registry.json",
         "refused.jsonl",
     }
-    named = set(re.findall(r"`([\w./-]+\.(?:py|yaml|md|jsonl?))`", README)) - made_by_flicker
+    named = set(re.findall(r"`([\w./-]+\.(?:py|yaml|md|jsonl?))`", DOCUMENTS)) - made_by_flicker
     places = (ROOT, ROOT / "flicker", ROOT / "flicker/registry")
     missing = [
         name

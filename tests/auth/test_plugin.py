@@ -23,7 +23,7 @@ from tests.servers.scripted import ScriptedApi
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-README = Path(__file__).parent.parent.parent / "README.md"
+REFERENCE = Path(__file__).parent.parent.parent / "docs/configuration.md"
 EXAMPLE = re.compile(r"<!-- signer -->\n```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 DUO = {
     "integration_key": "DI0123456789ABCDEFGH",
@@ -86,12 +86,12 @@ def test_duos_signature_is_that_of_duos_own_client(
     )
 
 
-def test_the_signer_of_the_readme_signs_what_is_sent(
+def test_the_signer_of_the_reference_signs_what_is_sent(
     write_module: Callable[[str, str], str],
 ) -> None:
-    found = EXAMPLE.search(README.read_text(encoding="utf-8"))
+    found = EXAMPLE.search(REFERENCE.read_text(encoding="utf-8"))
     assert found is not None
-    name = write_module("signer_of_readme", found[1])
+    name = write_module("signer_of_reference", found[1])
     settings = source(signer=name, signer_options={"key": "a-key"}).endpoint.credentials
     with ScriptedApi([Response(body=[])]) as api:
         Asker(api.url, settings).ask("/logs?q=a b", b"{}")

@@ -8,22 +8,16 @@ out once, wherever between two pages the reading is broken off and resumed.
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from flicker.bounds import TimeBounds, span_ns
 from flicker.dedup import EVERYTHING, NOTHING
 from flicker.json_text import text_at
 from flicker.pagination import Place, first_place, is_cursor_alone, next_place
 from flicker.position import Pending, Scan
 from flicker.request import Bounds, PageRequest, page_request
-from flicker.timefmt import (
-    SECOND_NS,
-    floor_to,
-    format_rfc3339,
-    format_timestamp,
-    resolution_ns,
-)
+from flicker.timefmt import floor_to
 
 if TYPE_CHECKING:
     from flicker.decode import Event, Page
@@ -56,8 +50,6 @@ identities kept, so that it cannot leap over them."""
 ORDER_MEMORY = 1000
 """Steps up or down by which the order of a listing is judged."""
 
-MICROSECOND = timedelta(microseconds=1)
-
 logger = logging.getLogger(__name__)
 
 
@@ -74,7 +66,7 @@ class Scanner:
         self.position = position
         self._first_place = first_place(source.pagination)
         self._said: set[str] = set()
-        self._said_gap_ns: int | None = None
+        self._bounds = TimeBounds(source, position)
         self._is_resumed = position.scan is not None
         self.is_behind = False
         """Whether the last scan ended before the present, so that the next is due at once."""
@@ -100,7 +92,7 @@ class Scanner:
         """
         position = self.position
         self.is_behind = False
-        if self._is_resumed and self._is_outdated(now_ns):
+        if self._is_resumed and self._bounds.is_outdated(now_ns):
             self._abandon_scan()
         self._is_resumed = False
         if position.scan is not None:
@@ -109,105 +101,15 @@ class Scanner:
             self.check_place()
             return True
         if position.start_ns is None:
-            position.start_ns = self._start_ns(now_ns)
+            position.start_ns = self._bounds.start_ns(now_ns)
         place = position.place or self._first_place
         scan = Scan(place=place, started_ns=now_ns, until_ns=now_ns)
         if place.is_token:
             scan.since = position.place_since
-        elif self._source.time_filter_param and not self._set_bounds(scan, now_ns):
+        elif self._source.time_filter_param and not self._bounds.set_bounds(scan, now_ns):
             return False
         position.scan = scan
         return True
-
-    def _start_ns(self, now_ns: int) -> int | None:
-        """Give where a source without a position begins, None for whatever the API serves."""
-        source = self._source
-        start = source.start_time
-        if start is not None:
-            return start if isinstance(start, int) else now_ns - _span_ns(start)
-        if source.max_window is None or source.max_age is not None or self._read_to_ns is not None:
-            return None
-        # Without a beginning, the first request would ask for all there is.
-        return max(0, now_ns - _span_ns(source.delay) - _span_ns(source.max_window))
-
-    def _set_bounds(self, scan: Scan, now_ns: int) -> bool:
-        """Fix the time that a scan asks for.
-
-        Returns:
-            Whether there is any: a vendor may need longer to settle than has
-            passed since the last scan, and clocks go backwards.
-        """
-        source = self._source
-        form = source.time_filter_format
-        since_ns = self._since_ns(self.position.last_timestamp_ns)
-        if since_ns is not None:
-            since_ns = floor_to(since_ns, form)
-        if source.max_age is not None:
-            since_ns = self._within_age(since_ns, max(0, now_ns - _span_ns(source.max_age)))
-        if since_ns is not None:
-            scan.since_ns = since_ns
-            scan.since = format_timestamp(since_ns, form)
-        if not source.has_upper_bound:
-            return True
-        until_ns = max(0, now_ns - _span_ns(source.delay))
-        if source.max_window is not None and since_ns is not None:
-            window_end_ns = floor_to(since_ns + _span_ns(source.max_window), form)
-            if window_end_ns < until_ns:
-                until_ns = scan.window_end_ns = window_end_ns
-        if since_ns is not None and not self._is_span(since_ns, until_ns):
-            if since_ns > now_ns:
-                self._warn_once("the position is later than this machine's clock; waiting for it")
-            return False
-        scan.until_ns = until_ns
-        scan.until = format_timestamp(until_ns, form)
-        return True
-
-    def _is_span(self, since_ns: int, until_ns: int) -> bool:
-        """Tell whether there is time between two bounds as they are written.
-
-        Many vendors refuse equal ones; in a coarse format they mean a whole day or so.
-        """
-        finest_ns = resolution_ns(self._source.time_filter_format)
-        return until_ns - since_ns >= (0 if self._is_coarse else finest_ns)
-
-    @property
-    def _is_coarse(self) -> bool:
-        """Whether a bound stands for a whole day, hour or minute."""
-        return resolution_ns(self._source.time_filter_format) > SECOND_NS
-
-    def _within_age(self, since_ns: int | None, oldest_ns: int) -> int:
-        """Ask for nothing older than the vendor keeps, and say what that leaves out."""
-        if since_ns is not None and since_ns >= oldest_ns:
-            return since_ns
-        # Rounded up, since writing it rounds down.
-        oldest_ns = -floor_to(-oldest_ns, self._source.time_filter_format)
-        read_to_ns = self._read_to_ns
-        if read_to_ns is None:
-            read_to_ns = self.position.start_ns
-        is_gap = read_to_ns is not None and read_to_ns < oldest_ns
-        if is_gap and read_to_ns is not None and read_to_ns != self._said_gap_ns:
-            # Once for each gap: a scan from here may have to start over.
-            self._said_gap_ns = read_to_ns
-            logger.warning(
-                "the position is older than max_age_ms; what came in between is not asked for, "
-                "since the vendor is said to keep it no longer",
-                extra={
-                    "source": self._source.name,
-                    "position": format_rfc3339(read_to_ns),
-                    "asked_from": format_rfc3339(oldest_ns),
-                },
-            )
-        return oldest_ns
-
-    def _is_outdated(self, now_ns: int) -> bool:
-        """Tell whether the scan asks by now for more than the vendor keeps."""
-        scan, max_age = self.position.scan, self._source.max_age
-        if scan is None or max_age is None or scan.since_ns is None:
-            return False
-        if scan.place.is_token and self._persists:
-            # It is sent alone.
-            return False
-        return scan.since_ns < now_ns - _span_ns(max_age)
 
     def _abandon_scan(self) -> None:
         """Drop the scan, so that the next one starts over from the watermark."""
@@ -404,7 +306,7 @@ class Scanner:
             self._abandon_scan()
             position.place = position.place_since = None
             return True
-        if now_ns is not None and self._is_outdated(now_ns):
+        if now_ns is not None and self._bounds.is_outdated(now_ns):
             self._abandon_scan()
             return True
         return False
@@ -430,7 +332,7 @@ class Scanner:
             or not self._source.timestamp_field
         ):
             return False
-        since_ns = newest_ns - _span_ns(self._source.lookback)
+        since_ns = newest_ns - span_ns(self._source.lookback)
         if floor_to(since_ns, self._source.time_filter_format) <= (scan.since_ns or 0):
             return False
         self._warn_once(
@@ -476,19 +378,6 @@ class Scanner:
             raise RuntimeError(message)
         return self.position.scan
 
-    def _since_ns(self, watermark_ns: int | None) -> int | None:
-        start_ns = self.position.start_ns
-        known = [at for at in (watermark_ns, self.position.swept_ns) if at is not None]
-        if not known:
-            return start_ns
-        return max(max(known) - _span_ns(self._source.lookback), start_ns or 0)
-
-    @property
-    def _read_to_ns(self) -> int | None:
-        """The instant up to which all was read; None where nothing was."""
-        known = (self.position.last_timestamp_ns, self.position.swept_ns)
-        return max((at for at in known if at is not None), default=None)
-
     def _floor_ns(self, newest_ns: int | None) -> int | None:
         """Give the instant that the next scan asks from, if this one saw the newest."""
         if self._source.time_filter_param and self._source.timestamp_field:
@@ -496,7 +385,7 @@ class Scanner:
                 # A scan that has to start over asks from the old watermark.
                 newest_ns = None
             known = [at for at in (self.position.last_timestamp_ns, newest_ns) if at is not None]
-            since_ns = self._since_ns(max(known, default=None))
+            since_ns = self._bounds.since_ns(max(known, default=None))
             if since_ns is None:
                 return EVERYTHING
             return floor_to(since_ns, self._source.time_filter_format)
@@ -693,7 +582,7 @@ class Scanner:
             position.ascending
             # What is asked for up to an instant ends by itself; what is asked for
             # up to today does not.
-            and (self._scan.until is None or self._is_coarse)
+            and (self._scan.until is None or self._bounds.is_coarse)
             and (following.is_token or page.entries < position.most_entries)
             and any(
                 event.timestamp_ns is not None and started_ns <= event.timestamp_ns <= now_ns
@@ -715,7 +604,7 @@ class Scanner:
             position.swept_ns = max(position.swept_ns or 0, scan.window_end_ns)
             self.is_behind = True
         else:
-            self._follow_the_present(scan)
+            self._bounds.follow_the_present(scan)
         pagination = self._source.pagination
         if place is not None and place.is_token and scan.until is not None:
             # It leads on to the end of the window, not beyond.
@@ -739,22 +628,6 @@ class Scanner:
             floor_ns = NOTHING
         position.window.end_scan(floor_ns)
 
-    def _follow_the_present(self, scan: Scan) -> None:
-        """Keep the position of a source where nothing happens from growing too old.
-
-        Else what was read and found empty would look like what the vendor
-        keeps no longer. In great steps, since each is written to the registry,
-        and at a distance, for events that come late.
-        """
-        max_age, read_to_ns = self._source.max_age, self._read_to_ns
-        if read_to_ns is None:
-            read_to_ns = self.position.start_ns
-        if max_age is None or read_to_ns is None or scan.until_ns is None:
-            return
-        max_age_ns = _span_ns(max_age)
-        if read_to_ns < scan.until_ns - max_age_ns // 2:
-            self.position.swept_ns = scan.until_ns - max_age_ns // 4
-
     def _move_watermark(self, newest_ns: int) -> None:
         last_ns = self.position.last_timestamp_ns
         if last_ns is None or newest_ns > last_ns:
@@ -764,10 +637,6 @@ class Scanner:
         if message not in self._said:
             self._said.add(message)
             logger.warning(message, extra={"source": self._source.name})
-
-
-def _span_ns(span: timedelta) -> int:
-    return span // MICROSECOND * 1000
 
 
 def _digest(place: Place) -> bytes:

@@ -9,30 +9,26 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import socket
-import threading
 import time
 import warnings
-import zlib
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from flicker.auth.authenticator import SigningRequest
 from flicker.auth.static import request_headers
+from flicker.body import decompress, read_body, too_large
 from flicker.conceal import Concealer, hide
+from flicker.connections import Adapter, Call, calls
 from flicker.errors import (
     ForeignLinkError,
     HumanNeededError,
@@ -44,27 +40,15 @@ from flicker.pagination import parse_links, resolve_link
 from flicker.ratelimit import is_quota_exhausted, is_throttled, wait_asked_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from flicker.auth.authenticator import Authenticator
     from flicker.request import PageRequest
     from flicker.settings import Endpoint
 
 MAX_REDIRECTS = 5
-SWEEP_S = 0.25
 EXCERPT_CHARS = 500
 
 ANSWER_BYTES = 64 * 1024
 """Read of a body that is not the point of its answer: a refusal's, a receipt's."""
-
-STEP_BYTES = 4 * 1024 * 1024
-"""Longest single read of a body."""
-
-MAX_MEMBERS = 10_000
-"""Pieces that a gzip stream may be put together from."""
-
-INFLATE_BYTES = 64 * 1024
-"""Compressed bytes unpacked at a time."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REPEATING_REDIRECTS = frozenset({307, 308})
@@ -103,176 +87,6 @@ class Reply:
         return None if wait is None else wait.total_seconds()
 
 
-@dataclass(eq=False)
-class _Call:
-    """One request on its way.
-
-    Attributes:
-        target: What stands in the request line, byte for byte.
-        sockets: Duplicates of those it waits on: a handshake hides its own.
-        is_broken_off: Whether its time was over.
-        is_head_cut: Whether the connection ended within the headers.
-    """
-
-    deadline: float
-    target: str
-    sockets: list[socket.socket] = field(default_factory=list)
-    is_broken_off: bool = False
-    is_head_cut: bool = False
-
-
-class _Calls:
-    """The requests on their way, so that one that takes too long is broken off.
-
-    Timeouts of sockets bound each wait for bytes, not their sum: a server that
-    sends a byte a second holds a thread for ever. A sweep shuts its socket.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running: set[_Call] = set()
-        self._sweeper: threading.Thread | None = None
-        self._local = threading.local()
-
-    @property
-    def current(self) -> _Call | None:
-        """The request of this thread."""
-        return getattr(self._local, "call", None)
-
-    @contextmanager
-    def running(self, call: _Call) -> Iterator[None]:
-        """Watch over this thread's request."""
-        self._local.call = call
-        with self._lock:
-            self._running.add(call)
-            if self._sweeper is None:
-                self._sweeper = threading.Thread(
-                    target=self._sweep, name="flicker-deadlines", daemon=True
-                )
-                self._sweeper.start()
-        try:
-            yield
-        finally:
-            self._local.call = None
-            with self._lock:
-                self._running.discard(call)
-            for sock in call.sockets:
-                sock.close()
-
-    def use(self, sock: socket.socket) -> None:
-        """Note the socket that this thread's request waits on."""
-        call = self.current
-        if call is not None:
-            with suppress(OSError):
-                call.sockets.append(socket.socket(fileno=os.dup(sock.fileno())))
-
-    def _sweep(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(SWEEP_S):
-            now = time.monotonic()
-            # Under the lock: a call that ended keeps its connection.
-            with self._lock:
-                for call in self._running:
-                    if call.deadline < now:
-                        call.is_broken_off = True
-                        for sock in list(call.sockets):
-                            with suppress(OSError):
-                                sock.shutdown(socket.SHUT_RDWR)
-
-
-_calls = _Calls()
-
-
-class _Lines:
-    """A response's stream, noting the last line read."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.last = b""
-
-    def readline(self, *args: int) -> bytes:
-        self.last = bytes(self._stream.readline(*args))
-        return self.last
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-class _WholeResponse(HTTPResponse):
-    """Notes whether the headers came to their end.
-
-    http.client takes the end of the connection for the end of the headers,
-    and what follows for an empty body: an answer cut short would be an empty
-    page, which ends a scan.
-    """
-
-    def begin(self) -> None:
-        stream, lines = self.fp, _Lines(self.fp)
-        self.fp = lines  # type: ignore[assignment]
-        try:
-            super().begin()
-        finally:
-            if self.fp is not None:
-                self.fp = stream
-        call = _calls.current
-        if call is not None:
-            call.is_head_cut = not lines.last
-
-
-class _Watched(HTTPConnection):
-    """A connection whose requests are bounded in time and sent verbatim."""
-
-    response_class = _WholeResponse
-
-    def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
-        _calls.use(sock)
-        return sock
-
-    def putrequest(
-        self,
-        method: str,
-        url: str,
-        skip_host: bool = False,  # noqa: FBT002 - inherited
-        skip_accept_encoding: bool = False,  # noqa: FBT002
-    ) -> None:
-        call = _calls.current
-        if call is not None:
-            if self.sock is not None and not call.sockets:
-                _calls.use(self.sock)
-            if url.startswith("/"):
-                # urllib3 would rewrite what the vendor made up, and may have signed.
-                url = call.target
-        super().putrequest(method, url, skip_host, skip_accept_encoding)
-
-
-class _WatchedTls(_Watched, HTTPSConnection):
-    pass
-
-
-class _PlainPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Watched
-
-
-class _TlsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _WatchedTls
-
-
-_POOLS = {"http": _PlainPool, "https": _TlsPool}
-
-
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
-        if not proxy.lower().startswith("socks"):
-            manager.pool_classes_by_scheme = _POOLS
-        return manager
-
-
 class Client:
     """Sends requests to one endpoint.
 
@@ -295,7 +109,7 @@ class Client:
         self._authenticator = authenticator
         self._max_response_bytes = max_response_bytes
         self._timeout_s = endpoint.timeout.total_seconds()
-        self._adapter = _Adapter(
+        self._adapter = Adapter(
             pool_connections=1, pool_maxsize=connections, max_retries=0, pool_block=False
         )
         self._proxies = get_environ_proxies(endpoint.url)
@@ -416,8 +230,8 @@ class Client:
         if body is not None:
             request.headers["Content-Length"] = str(len(body))
         request.body = body
-        call = _Call(deadline, _request_target(url))
-        with _calls.running(call):
+        call = Call(deadline, _request_target(url))
+        with calls.running(call):
             try:
                 response = self._adapter.send(
                     request,
@@ -440,7 +254,7 @@ class Client:
             ) as error:
                 raise self._failure(error, in_time=not call.is_broken_off) from None
 
-    def _read(self, url: str, response: requests.Response, call: _Call, *, is_page: bool) -> Reply:
+    def _read(self, url: str, response: requests.Response, call: Call, *, is_page: bool) -> Reply:
         raw = response.raw
         headers = {name.lower(): _as_utf8(value) for name, value in raw.headers.items()}
         encoding = headers.get("content-encoding", "")
@@ -448,9 +262,9 @@ class Client:
             raise urllib3.exceptions.ProtocolError
         if is_page and 200 <= raw.status < 300:
             limit = self._max_response_bytes
-            data = _read_body(raw, limit)
+            data = read_body(raw, limit)
             if len(data) > limit:
-                raise _too_large(limit)
+                raise too_large(limit)
             if call.is_broken_off:
                 # A body that ends with its connection looks complete all the same.
                 raise TimeoutError
@@ -461,7 +275,7 @@ class Client:
             # lose its Retry-After.
             body = b""
             try:
-                body = decompress(_read_body(raw, ANSWER_BYTES), encoding, ANSWER_BYTES)
+                body = decompress(read_body(raw, ANSWER_BYTES), encoding, ANSWER_BYTES)
             except (urllib3.exceptions.HTTPError, HTTPException, OSError, RetryableError):
                 raw.close()
         links = {}
@@ -516,93 +330,6 @@ class Client:
         return hide(self._concealer.redact(text), more)
 
 
-def decompress(data: bytes, encoding: str, limit: int) -> bytes:
-    """Undo a Content-Encoding within a bound.
-
-    What the bytes are counts, not what the header says: proxies decompress
-    and leave the header, servers compress twice. JSON starts with none of
-    gzip's bytes.
-
-    Args:
-        data: As received.
-        encoding: Value of the header.
-        limit: Bytes that the result may have.
-
-    Raises:
-        RetryableError: Larger than the bound, broken, or a form we cannot
-            undo.
-    """
-    for _ in range(2):
-        if data[:2] == b"\x1f\x8b":
-            data = _inflate(data, 31, limit)
-    named = encoding.lower()
-    if "deflate" in named and data.lstrip()[:1] not in (b"{", b"[", b""):
-        # RFC 9110 means zlib's wrapping; some servers send the bare stream.
-        is_wrapped = (
-            data[0] & 0x0F == 8 and (data[0] << 8 | data[1 if len(data) > 1 else 0]) % 31 == 0
-        )
-        data = _inflate(data, 15 if is_wrapped else -15, limit)
-    unknown = set(re.split(r"[\s,]+", named)) - {"", "gzip", "x-gzip", "deflate", "identity"}
-    if unknown and data.lstrip()[:1] not in (b"{", b"[", b""):
-        message = (
-            f"is compressed as {', '.join(sorted(unknown))}, though only gzip and deflate were "
-            "offered"
-        )
-        raise RetryableError(message)
-    return data
-
-
-def _inflate(data: bytes, window_bits: int, limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = at = members = 0
-    while at < len(data) and members < MAX_MEMBERS:
-        stream = zlib.decompressobj(window_bits)
-        try:
-            while at < len(data) and not stream.eof:
-                piece = data[at : at + INFLATE_BYTES]
-                part = stream.decompress(piece, limit + 1 - size)
-                # Piece by piece, since zlib copies all that is left behind a member.
-                at += len(piece) - len(stream.unused_data)
-                size += len(part)
-                parts.append(part)
-                if size > limit:
-                    raise _too_large(limit)
-        except zlib.error:
-            if members:
-                # Padding behind the last member.
-                break
-            message = "is compressed, but broken"
-            raise RetryableError(message) from None
-        if not stream.eof:
-            message = "is compressed, but cut short"
-            raise RetryableError(message)
-        members += 1
-    if members == MAX_MEMBERS:
-        message = f"is compressed in more than {MAX_MEMBERS} pieces"
-        raise RetryableError(message)
-    return b"".join(parts)
-
-
-def _read_body(raw: urllib3.response.BaseHTTPResponse, limit: int) -> bytes:
-    """Read what was sent, as it was sent.
-
-    Returns:
-        All of it, or a byte more than the limit; then the connection is closed.
-    """
-    parts: list[bytes] = []
-    size = 0
-    while size <= limit:
-        # To its end and not only to its length: there, urllib3 finds out that
-        # something is missing.
-        part = raw.read(min(STEP_BYTES, limit + 1 - size), decode_content=False)
-        if not part:
-            return b"".join(parts)
-        size += len(part)
-        parts.append(part)
-    raw.close()
-    return b"".join(parts)
-
-
 def _request_target(url: str) -> str:
     """Give path and query of a URL, with only that encoded which no request line bears."""
     parts = urlsplit(url)
@@ -618,13 +345,6 @@ def _as_utf8(value: str) -> str:
         return value.encode("latin-1").decode()
     except UnicodeError:
         return value
-
-
-def _too_large(limit: int) -> RetryableError:
-    return RetryableError(
-        f"is larger than {limit} bytes. Ask for smaller pages with page_size, or raise "
-        "max_response_bytes"
-    )
 
 
 def raise_for_poll(reply: Reply) -> None:

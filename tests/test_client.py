@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from flicker import client as client_module
-from flicker.client import Client, Reply, decompress, raise_for_delivery, raise_for_poll
+from flicker import connections
+from flicker.body import decompress
+from flicker.client import Client, Reply, raise_for_delivery, raise_for_poll
 from flicker.demo.servers import Request, Response
 from flicker.errors import (
     ForeignLinkError,
@@ -145,13 +146,13 @@ def test_breaks_off_a_tls_handshake_at_the_time_limit() -> None:
 
 def test_an_answer_in_time_leaves_the_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
-    new_conn = client_module._Watched._new_conn
+    new_conn = connections.Watched._new_conn
 
-    def count(self: client_module._Watched) -> socket.socket:
+    def count(self: connections.Watched) -> socket.socket:
         opened.append(1)
         return new_conn(self)
 
-    monkeypatch.setattr(client_module._Watched, "_new_conn", count)
+    monkeypatch.setattr(connections.Watched, "_new_conn", count)
     answers = [
         Response(body=PAGE),
         Response(body=PAGE, encoding="gzip", framing="chunked"),

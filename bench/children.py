@@ -1,0 +1,167 @@
+"""Processes that are measured: time, processor, memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+ROOT = Path(__file__).parent.parent
+PYTHON = sys.executable
+LIMIT_S = 1800.0
+STOP_LIMIT_S = 30.0
+SAMPLE_S = 0.1
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Sample(NamedTuple):
+    """The memory of a process at an instant of `time.time`."""
+
+    at: float
+    rss_bytes: int
+
+
+class Child:
+    """A process that is ended with the `with` block.
+
+    Args:
+        argv: The command.
+        directory: Where it runs, and where its output goes.
+        environ: Added to the environment.
+        name: Names the file of the output.
+    """
+
+    def __init__(
+        self,
+        argv: list[str],
+        directory: Path,
+        environ: Mapping[str, str] | None = None,
+        name: str = "child",
+    ) -> None:
+        self._output = directory / f"{name}.log"
+        self.samples: list[Sample] = []
+        self.started_at = time.time()
+        with self._output.open("wb") as output:
+            self._popen = subprocess.Popen(
+                argv,
+                cwd=directory,
+                env={**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self._argv = argv
+        self.ended_at = 0.0
+        self.last_cpu_s = 0.0
+        self._is_over = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._is_over.set()
+        if self._popen.poll() is None:
+            self._popen.kill()
+            self._popen.wait()
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._popen.pid
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of processor it has used, of all its threads."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    @property
+    def output(self) -> str:
+        """What it has printed."""
+        return self._output.read_text("utf-8", "replace")
+
+    def wait(self, limit_s: float = LIMIT_S) -> None:
+        """Wait for its own end.
+
+        Raises:
+            BenchError: It failed, or does not end.
+        """
+        try:
+            code = self._popen.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{self._title} has not ended after {limit_s:.0f} s") from None
+        self.ended_at = time.time()
+        if code:
+            raise BenchError(f"{self._title} exits with {code}: {self.output.strip()[-400:]}")
+
+    def wait_until(self, condition: Callable[[], object], what: str, limit_s: float) -> None:
+        """Wait for something while it runs.
+
+        Raises:
+            BenchError: It ended before, or it takes too long.
+        """
+        limit_at = time.monotonic() + limit_s
+        while not condition():
+            if self._popen.poll() is not None:
+                raise BenchError(f"{self._title} ended early: {self.output.strip()[-400:]}")
+            if time.monotonic() > limit_at:
+                raise BenchError(f"{self._title}: {what} not reached in {limit_s:.0f} s")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Ask it to end, and wait for that.
+
+        Raises:
+            BenchError: It does not end, or ends with a failure.
+        """
+        self._popen.send_signal(signal.SIGTERM)
+        self.wait(STOP_LIMIT_S)
+
+    @property
+    def _title(self) -> str:
+        return " ".join(Path(part).name for part in self._argv[:4])
+
+    def _watch(self) -> None:
+        path = Path(f"/proc/{self.pid}/status")
+        while not self._is_over.wait(SAMPLE_S):
+            try:
+                lines = path.read_text().splitlines()
+                # What it used is gone with the process, so the last reading stands for all.
+                self.last_cpu_s = self.cpu_s
+            except OSError:
+                return
+            found = [line for line in lines if line.startswith("VmRSS:")]
+            if found:
+                self.samples.append(Sample(time.time(), int(found[0].split()[1]) * 1024))
+
+
+def rss_bytes(pid: int) -> int:
+    """Give the resident memory of a process.
+
+    Raises:
+        BenchError: It is gone.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+    except (OSError, StopIteration):
+        raise BenchError(f"process {pid} is gone") from None

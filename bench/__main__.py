@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import backfill, quick
+from bench import backfill, cluster, quick
 from bench.children import ROOT
 from bench.errors import BenchError
 from bench.nginx import install
@@ -29,6 +29,7 @@ MEASUREMENTS: dict[str, Callable[[Stage], list[Row]]] = {
     "track": backfill.measure_track,
     "filters": backfill.measure_filters,
     "far-destination": backfill.measure_far_destination,
+    "cluster": cluster.measure_cluster,
 }
 
 

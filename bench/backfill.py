@@ -19,9 +19,11 @@ TUNED = "tuned loop (raw.read, orjson, one thread)"
 RELAY = "relay (copies bodies, parses nothing)"
 
 
-def _with_source(source: dict[str, Any], directory: Path, *, options: tuple[str, ...]) -> list[str]:
+def _with_source(
+    source: dict[str, Any], directory: Path, *, options: tuple[str, ...]
+) -> list[list[str]]:
     write_config(directory, [source])
-    return flicker("--once", *options)
+    return [flicker("--once", *options)]
 
 
 def flicker_contender(
@@ -61,7 +63,7 @@ def loop_contender(
     argv = loop(name, stage.api.url(path), stage.siem.url(siem_path), batch_size=batch_size)
     return Contender(
         name,
-        lambda _directory: argv,
+        lambda _directory: [argv],
         posts=-(-events // batch_size) if is_counted else None,
         # `json.dumps` writes what is not ASCII in more bytes, and orjson floats in fewer.
         least_bytes=int(events * stage.listing.event_bytes * 0.98) if is_counted else 0,

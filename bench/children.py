@@ -113,7 +113,9 @@ class Child:
         if code:
             raise BenchError(f"{self._title} exits with {code}: {self.output.strip()[-400:]}")
 
-    def wait_until(self, condition: Callable[[], object], what: str, limit_s: float) -> None:
+    def wait_until(
+        self, condition: Callable[[], object], what: str, limit_s: float, every_s: float = 0.05
+    ) -> None:
         """Wait for something while it runs.
 
         Raises:
@@ -125,7 +127,11 @@ class Child:
                 raise BenchError(f"{self._title} ended early: {self.output.strip()[-400:]}")
             if time.monotonic() > limit_at:
                 raise BenchError(f"{self._title}: {what} not reached in {limit_s:.0f} s")
-            time.sleep(0.05)
+            time.sleep(every_s)
+
+    def ask_to_stop(self) -> None:
+        """Ask it to end."""
+        self._popen.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
         """Ask it to end, and wait for that.
@@ -133,7 +139,7 @@ class Child:
         Raises:
             BenchError: It does not end, or ends with a failure.
         """
-        self._popen.send_signal(signal.SIGTERM)
+        self.ask_to_stop()
         self.wait(STOP_LIMIT_S)
 
     @property

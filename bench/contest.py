@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.stage import Stage
+
+POSTS_LIMIT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,18 @@ class Contender:
     """One way to do the work.
 
     Attributes:
-        prepare: Makes a directory ready and gives the command.
+        prepare: Makes a directory ready and gives the command of each process.
         posts: Requests that the destination has to see; None for any number.
         least_bytes: What it has to be sent at the least; whoever sends less
             has not done the work.
+        is_endless: Whether it has to be stopped, once `posts` have come.
     """
 
     name: str
-    prepare: Callable[[Path], list[str]]
+    prepare: Callable[[Path], list[list[str]]]
     posts: int | None = None
     least_bytes: int = 0
+    is_endless: bool = False
 
 
 def compete(stage: Stage, contenders: list[Contender]) -> dict[str, list[Run]]:
@@ -72,15 +77,34 @@ def run_once(stage: Stage, contender: Contender) -> Run:
         BenchError: It failed, or left work undone.
     """
     directory = stage.new_directory()
-    argv = contender.prepare(directory)
+    commands = contender.prepare(directory)
     stage.api.forget()
     stage.siem.forget()
-    with Child(argv, directory, name=contender.name) as child:
-        child.wait()
-    return take_run(stage, contender, child)
+    with ExitStack() as started:
+        children = [
+            started.enter_context(Child(argv, directory, name=f"{contender.name}-{number}"))
+            for number, argv in enumerate(commands)
+        ]
+        if contender.is_endless:
+            _wait_for_posts(stage, contender, children[0])
+            for child in children:
+                child.ask_to_stop()
+        for child in children:
+            child.wait()
+    return take_run(stage, contender, children)
 
 
-def take_run(stage: Stage, contender: Contender, child: Child) -> Run:
+def _wait_for_posts(stage: Stage, contender: Contender, child: Child) -> None:
+    # Looked at seldom: what counts is in the servers' log, and looking costs processor.
+    child.wait_until(
+        lambda: stage.siem.count() >= (contender.posts or 1),
+        "all posts",
+        POSTS_LIMIT_S,
+        every_s=0.5,
+    )
+
+
+def take_run(stage: Stage, contender: Contender, children: list[Child]) -> Run:
     """Read what the servers saw of a run.
 
     Raises:
@@ -99,9 +123,11 @@ def take_run(stage: Stage, contender: Contender, child: Child) -> Run:
         raise BenchError(f"{contender.name} shipped {sent_bytes:,} bytes, which is not all")
     return Run(
         span_s=max(hit.ended_at for hit in posts) - min(hit.began_at for hit in gets),
-        wall_s=child.ended_at - child.started_at,
-        cpu_s=child.last_cpu_s,
-        peak_rss_bytes=max((sample.rss_bytes for sample in child.samples), default=0),
+        wall_s=max(child.ended_at for child in children) - children[0].started_at,
+        cpu_s=sum(child.last_cpu_s for child in children),
+        peak_rss_bytes=sum(
+            max((sample.rss_bytes for sample in child.samples), default=0) for child in children
+        ),
         posts=len(posts),
         sent_bytes=sent_bytes,
     )

@@ -111,7 +111,7 @@ class Nginx:
         (self.files / "empty.json").write_text('{"events":[],"next":null}')
         (directory / "temp").mkdir()
         self._log = directory / "access.log"
-        self._port = _free_port()
+        self._port = free_port()
         self._read_to = 0
         (directory / "nginx.conf").write_text(
             _CONFIG.format(
@@ -160,6 +160,12 @@ class Nginx:
             log.seek(self._read_to)
             lines = log.read().decode("utf-8", "replace").splitlines()
         return [_parse_hit(line) for line in lines if line.count(" ") >= 4]
+
+    def count(self) -> int:
+        """Count what was answered since the last `forget`, for less than `hits` costs."""
+        with self._log.open("rb") as log:
+            log.seek(self._read_to)
+            return sum(block.count(b"\n") for block in iter(lambda: log.read(1 << 20), b""))
 
     def check_reads_bodies(self) -> None:
         """Make sure that the destination answers when it has the whole body, and not before.
@@ -239,7 +245,8 @@ def _find_module() -> Path | None:
     return module if module.exists() else None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Give a port on 127.0.0.1 that nobody has at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

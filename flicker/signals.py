@@ -21,6 +21,7 @@ _asked: list[int] = []
 
 def exit_when_asked() -> None:
     """Have SIGTERM and SIGINT end the process with exit code 0 from now on."""
+    sys.unraisablehook = _show_unraisable
     for number in _NUMBERS:
         signal.signal(number, _stop)
 
@@ -47,3 +48,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
     del frame
     _asked.append(number)
     sys.exit(0)
+
+
+def _show_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    # An exit that gets lost is made up for; its traceback would only alarm.
+    if not (_asked and isinstance(unraisable.exc_value, SystemExit)):
+        sys.__unraisablehook__(unraisable)

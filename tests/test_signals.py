@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +28,7 @@ DELAYS_S = [0.8 * index / 24 for index in range(25)]
 def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whatever a test installs is gone after it."""
     monkeypatch.setattr(signals, "_asked", [])
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in before.items():
@@ -53,6 +55,27 @@ def test_an_exit_that_got_lost_is_made_up_for(number: int) -> None:
     stops: list[None] = []
     signals.hand_over(lambda: stops.append(None))
     assert len(stops) == 1
+
+
+class _StopsWhenForgotten:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+class _FailsWhenForgotten:
+    def __del__(self) -> None:
+        raise LookupError("of the finalizer")
+
+
+def test_only_an_exit_gets_lost_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where Python cannot raise it, it would print a traceback instead."""
+    signals.exit_when_asked()
+    _StopsWhenForgotten()
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit):
+        signals.exit_if_asked()
+    _FailsWhenForgotten()
+    assert "of the finalizer" in capsys.readouterr().err
 
 
 @both

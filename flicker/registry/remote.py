@@ -220,8 +220,10 @@ class Remote:
         Nothing that is here is worth an orderly end, and each moment of one
         would ship what the other ships as well.
         """
-        print(f"flicker: {reason}", file=sys.stderr, flush=True)
+        # Other threads would complain of the directory that is gone.
+        logging.disable()
         self._remove()
+        print(f"flicker: {reason}", file=sys.stderr, flush=True)
         os._exit(1)
 
     def _remove(self) -> None:

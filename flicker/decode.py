@@ -1,66 +1,39 @@
-"""From a response's bytes to a page of events, copying rather than parsing.
+"""From a response's bytes to a page of events.
 
-Field paths are compiled once into msgspec decoders that skip over everything
-but the timestamp, the id and the message; an event stays the vendor's bytes.
+The list and what stands beside it, such as the next cursor, are found in one
+pass over the body; an event stays the vendor's bytes.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from flicker.errors import RetryableError
+from flicker.events import EventReader, confined, tell_repeats_apart
 from flicker.formats import FormatError, ResponseFormat, csv_entries, decode_text, ndjson_entries
+from flicker.json_fields import compile_body
 from flicker.json_text import (
     UNREADABLE,
-    compile_fields,
-    cut_list,
     scalar_text,
     split_list,
     split_object,
-    split_value,
-    string_text,
     walk_path,
 )
-from flicker.timefmt import parse_timestamp
 from flicker.verdict import find_failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from flicker.events import Event
+
 _NO_MORE = frozenset({b"false", b"null", b"0", b"no", b""})
 """What a field for further pages holds where there are none."""
-
-IDENTITY_BYTES = 16
 
 HTML_MESSAGE = (
     "is HTML, not data (a login page, a proxy or a captive portal answers instead of the API). "
     "Check the endpoint and the network's way to it"
 )
-
-
-class Event(NamedTuple):
-    """One entry of the vendor's log.
-
-    Attributes:
-        identity: 16 bytes by which a repeat is known: a digest of the value
-            of `id_field` or, without a usable one, of the event's bytes and of
-            how often they came before in the page.
-        id: What the record's `id` says: the value of `id_field` as text, else
-            the identity in hexadecimal.
-        timestamp_ns: Nanoseconds since 1970, or None where unreadable.
-        message: JSON text of a string, or `null`.
-        raw: The event exactly as the vendor wrote it.
-    """
-
-    identity: bytes
-    id: str
-    timestamp_ns: int | None
-    message: bytes
-    raw: bytes
 
 
 class Page(NamedTuple):
@@ -90,11 +63,6 @@ class Page(NamedTuple):
     skipped: int = 0
     undecoded: int = 0
     last_entry: bytes | None = None
-
-
-def split_identities(joined: bytes) -> list[bytes]:
-    """Take identities apart that snapshots and journals hold end to end."""
-    return [joined[at : at + IDENTITY_BYTES] for at in range(0, len(joined), IDENTITY_BYTES)]
 
 
 class UnreadablePageError(RetryableError):
@@ -159,20 +127,22 @@ class PageDecoder:
         self._results_optional = results_optional
         self._next_cursor_field = next_cursor_field
         self._cursor_from_last = cursor_from_last
-        self._has_more_field = has_more_field
         self._success_field = success_field
         self._error_field = error_field
-        self._embedded = compile_fields([decode_field]) if decode_field is not None else None
-        self._explode_field = explode_field
         self._response_format = response_format
-        id_paths = [id_field] if isinstance(id_field, str) else list(id_field or ())
-        paths = [path for path in (timestamp_field, message_field, *id_paths) if path is not None]
-        unique = list(dict.fromkeys(paths))
-        self._extract = compile_fields(unique) if unique else None
-        self._timestamp_at = None if timestamp_field is None else unique.index(timestamp_field)
-        self._message_at = None if message_field is None else unique.index(message_field)
-        self._id_at = unique.index(id_paths[0]) if len(id_paths) == 1 else None
-        self._ids_at = [unique.index(path) for path in id_paths] if len(id_paths) > 1 else None
+        body_paths = [path for path in (next_cursor_field, has_more_field) if path is not None]
+        self._next_cursor_at = 0 if next_cursor_field is not None else None
+        self._has_more_at = len(body_paths) - 1 if has_more_field is not None else None
+        self._body_paths = body_paths
+        self._extract = compile_body(results_field, body_paths)
+        self._has_explosion = explode_field is not None
+        self._reader = EventReader(
+            timestamp_field=timestamp_field,
+            message_field=message_field,
+            id_field=id_field,
+            decode_field=decode_field,
+            explode_field=explode_field,
+        )
 
     @property
     def allows_empty_body(self) -> bool:
@@ -209,36 +179,29 @@ class PageDecoder:
         try:
             if self._response_format == "json":
                 self._raise_for_failure(document)
-                entries = self._entries(document)
+                entries, tokens = self._skeleton(document)
             else:
                 read = ndjson_entries if self._response_format == "ndjson" else csv_entries
-                entries, document = read(body), b""
-            has_cursor_field, cursor = self._cursor(document, entries)
-            has_more = self._has_more(document)
+                entries, tokens = read(body), [None for _ in self._body_paths]
+            has_cursor_field, cursor = self._cursor(tokens, entries)
+            has_more = self._has_more(tokens)
         except FormatError as error:
             raise UnreadablePageError(str(error)) from None
         except UNREADABLE as error:
             raise UnreadablePageError(_describe_unreadable(body, content_type, error)) from None
-        undecoded = 0
-        if self._embedded is None:
-            events = [self._event(raw) for raw in entries if raw != b"null"]
-        else:
-            pairs = [(raw, self._embedded_object(raw)) for raw in entries if raw != b"null"]
-            undecoded = sum(inner is None for _, inner in pairs)
-            events = [
-                self._event(raw) if inner is None else self._event(inner, raw)
-                for raw, inner in pairs
-            ]
+        events, undecoded = self._reader.read(
+            [raw for raw in entries if raw != b"null"] if b"null" in entries else entries
+        )
         if within is not None:
-            events = [_confined(event, within) for event in events]
+            events = [confined(event, within) for event in events]
         identities = [event.identity for event in events]
         digest = blake2b(b"".join(identities), digest_size=8).digest()
         last = events[-1] if events and entries[-1] != b"null" else None
         if len(set(identities)) < len(identities):
-            events = _tell_repeats_apart(events)
-        if self._explode_field is not None:
-            events = [part for event in events for part in self._explode(event)]
-            last = self._explode(last)[0] if last is not None else None
+            events = tell_repeats_apart(events)
+        if self._has_explosion:
+            events = [part for event in events for part in self._reader.explode(event)]
+            last = self._reader.explode(last)[0] if last is not None else None
         return Page(
             events,
             len(entries),
@@ -257,6 +220,17 @@ class PageDecoder:
         )
         if failure is not None:
             raise ErrorBodyError(failure.message, failure.excerpt)
+
+    def _skeleton(self, document: bytes) -> tuple[list[bytes], list[bytes | None]]:
+        """Give the entries and, of each path inside the body, what is there."""
+        found = self._extract(document)
+        if found is not None:
+            return found.items, found.tokens
+        entries = self._entries(document)
+        if document[:1] != b"{":
+            # A list has no fields.
+            return entries, [None for _ in self._body_paths]
+        return entries, [walk_path(document, path) for path in self._body_paths]
 
     def _entries(self, body: bytes) -> list[bytes]:
         found = walk_path(body, self._results_field)
@@ -284,22 +258,16 @@ class PageDecoder:
         where = f'results_field "{self._results_field}"' if self._results_field else "the root"
         return f"has no list at {where} ({shape}). Check results_field against the response"
 
-    def _has_more(self, body: bytes) -> bool | None:
-        if self._has_more_field is None or body[:1] != b"{":
-            return None
-        token = walk_path(body, self._has_more_field)
-        if token is None:
-            return None
-        return token.strip().strip(b'"').lower() not in _NO_MORE
+    def _has_more(self, tokens: list[bytes | None]) -> bool | None:
+        token = tokens[self._has_more_at] if self._has_more_at is not None else None
+        return None if token is None else token.strip().strip(b'"').lower() not in _NO_MORE
 
-    def _cursor(self, body: bytes, entries: list[bytes]) -> tuple[bool, str | None]:
+    def _cursor(self, tokens: list[bytes | None], entries: list[bytes]) -> tuple[bool, str | None]:
         if self._cursor_from_last is not None:
             last = entries[-1] if entries else b""
             token = walk_path(last, self._cursor_from_last) if last[:1] == b"{" else None
             return True, scalar_text(token and token.strip()) or None
-        if self._next_cursor_field is None or body[:1] != b"{":
-            return False, None
-        token = walk_path(body, self._next_cursor_field)
+        token = tokens[self._next_cursor_at] if self._next_cursor_at is not None else None
         if token is None:
             return False, None
         token = token.strip()
@@ -315,122 +283,6 @@ class PageDecoder:
         text = ",".join(part for part in texts if part is not None) if texts[:1] != [None] else None
         # Vendors end with null, false, "", blanks or a number 0.
         return True, None if text is None or not text.strip() or token == b"0" else text
-
-    def _event(self, raw: bytes, outer: bytes = b"") -> Event:
-        timestamp_ns = None
-        message = b"null"
-        event_id = None
-        if self._extract is not None and raw[:1] == b"{":
-            found = self._extract(raw)
-            if outer:
-                pairs = zip(found, self._extract(outer), strict=True)
-                found = [here if here is not None else there for here, there in pairs]
-            if self._timestamp_at is not None:
-                text = scalar_text(found[self._timestamp_at])
-                timestamp_ns = None if text is None else parse_timestamp(text)
-            if self._message_at is not None:
-                message = _message_of(found[self._message_at])
-            if self._id_at is not None:
-                event_id = scalar_text(found[self._id_at])
-            elif self._ids_at is not None:
-                event_id = _joined([scalar_text(found[at]) for at in self._ids_at])
-        # An id of "" or 0 is a placeholder: events that share it differ.
-        if event_id and event_id != "0":
-            identity = blake2b(
-                event_id.encode("utf-8", "replace"), digest_size=IDENTITY_BYTES, person=b"id"
-            ).digest()
-            return Event(identity, event_id, timestamp_ns, message, raw)
-        # What the vendor lists twice is two, though it may embed the same.
-        identity = blake2b(outer or raw, digest_size=IDENTITY_BYTES).digest()
-        return Event(identity, identity.hex(), timestamp_ns, message, raw)
-
-    def _embedded_object(self, raw: bytes) -> bytes | None:
-        token = self._embedded(raw)[0] if self._embedded is not None and raw[:1] == b"{" else None
-        text = string_text(token) if token is not None else None
-        if text is None:
-            return None
-        try:
-            value = split_value(text.encode())
-        except UNREADABLE:
-            return None
-        return value if value[:1] == b"{" else None
-
-    def _explode(self, record: Event) -> list[Event]:
-        """Give an event for each element of the list at `explode_field`.
-
-        Elements are known by their bytes, since a vendor may add one anywhere.
-        """
-        cut = cut_list(record.raw, self._explode_field) if self._explode_field is not None else None
-        if cut is None:
-            return [record]
-        before, elements, behind = cut
-        events = []
-        counts: Counter[bytes] = Counter()
-        for index, element in enumerate(elements):
-            event = self._event(before + element + behind)
-            # An id inside the element is the event's own.
-            if _has_id(record) or not _has_id(event):
-                met = counts[element].to_bytes(8, "big")
-                counts[element] += 1
-                identity = blake2b(
-                    record.identity + met + element, digest_size=IDENTITY_BYTES, person=b"element"
-                ).digest()
-                event = event._replace(identity=identity, id=f"{record.id}:{index}")
-            if event.timestamp_ns is None:
-                event = event._replace(timestamp_ns=record.timestamp_ns)
-            if event.message == b"null":
-                event = event._replace(message=record.message)
-            events.append(event)
-        return events
-
-
-def _has_id(event: Event) -> bool:
-    # What is known by its bytes has their digest for an id.
-    return event.id != event.identity.hex()
-
-
-def _confined(event: Event, within: bytes) -> Event:
-    if _has_id(event):
-        return event
-    identity = blake2b(event.identity, digest_size=IDENTITY_BYTES, key=within).digest()
-    return event._replace(identity=identity, id=identity.hex())
-
-
-def _tell_repeats_apart(events: list[Event]) -> list[Event]:
-    """Give equal events without an id identities of their own, but for the first.
-
-    A vendor that lists two of them in one answer means two. Those with an id
-    stay what they are: one event, listed twice.
-    """
-    told = []
-    counts: Counter[bytes] = Counter()
-    for event in events:
-        count = counts[event.identity]
-        counts[event.identity] += 1
-        if count and not _has_id(event):
-            identity = blake2b(
-                event.identity + count.to_bytes(8, "big"),
-                digest_size=IDENTITY_BYTES,
-                person=b"repeat",
-            ).digest()
-            told.append(event._replace(identity=identity, id=identity.hex()))
-        else:
-            told.append(event)
-    return told
-
-
-def _joined(parts: list[str | None]) -> str | None:
-    """Join the parts of an id, so that different parts never read the same."""
-    if any(part in {None, "", "0"} for part in parts):
-        return None
-    return "|".join(str(part).replace("\\", "\\\\").replace("|", "\\|") for part in parts)
-
-
-def _message_of(token: bytes | None) -> bytes:
-    """Give the message as a JSON string; objects and numbers as their text."""
-    if token is None:
-        return b"null"
-    return token if token[:1] == b'"' else msgspec.json.encode(token.decode())
 
 
 def _describe_unreadable(body: bytes, content_type: str, error: BaseException) -> str:

@@ -11,7 +11,7 @@ import logging
 from array import array
 from itertools import islice, takewhile
 
-from flicker.decode import IDENTITY_BYTES
+from flicker.events import IDENTITY_BYTES
 
 RECENT_COUNT = 10_000
 """Identities kept below the bound, for repeats from one page to the next."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from flicker.decode import Event
+    from flicker.events import Event
 
 
 class EventPage(NamedTuple):

@@ -17,7 +17,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from flicker.decode import IDENTITY_BYTES, split_identities
+from flicker.events import IDENTITY_BYTES, split_identities
 
 if TYPE_CHECKING:
     from pathlib import Path

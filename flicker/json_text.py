@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from json import decoder as json_decoder
 from typing import Any
 
@@ -249,100 +248,9 @@ def text_at(event: bytes, path: str) -> str | None:
     return scalar_text(present(walk_path(event, path)))
 
 
-_Token = bytes | msgspec.Raw | None
-Extractor = Callable[[bytes], "list[bytes | None]"]
-
-
-def compile_fields(paths: list[str]) -> Extractor:
-    """Compile dotted paths into one pass over an event.
-
-    Returns:
-        A function from an event's bytes to the JSON text at each path, in
-        order, None where there is nothing or `null`.
-    """
-    tree: dict[str, Any] = {}
-    fast = all(_add_to_tree(tree, path, number) for number, path in enumerate(paths))
-
-    def slow(event: bytes) -> list[bytes | None]:
-        return [present(walk_path(event, path)) for path in paths]
-
-    if not fast or not paths:
-        return slow
-    decoder = msgspec.json.Decoder(_struct_of(tree))
-    getters = [_getters_of(tree, path) for path in paths]
-    partly_literal = [path.count(".") > 1 for path in paths]
-
-    def extract(event: bytes) -> list[bytes | None]:
-        try:
-            skeleton = decoder.decode(event)
-        except (msgspec.ValidationError, *UNREADABLE):
-            return slow(event)
-        found: list[bytes | None] = []
-        for number, ways in enumerate(getters):
-            token: Any = None
-            for way in ways:
-                token = skeleton
-                for name in way:
-                    token = getattr(token, name, None)
-                if token is not None and token is not msgspec.UNSET:
-                    break
-            else:
-                token = walk_path(event, paths[number]) if partly_literal[number] else None
-            found.append(present(token))
-        return found
-
-    return extract
-
-
-def present(token: _Token) -> bytes | None:
+def present(token: bytes | msgspec.Raw | None) -> bytes | None:
     """Give a token's JSON text; None where there is nothing or `null`."""
     if token is None:
         return None
     text = bytes(token).strip()
     return None if text == b"null" else text
-
-
-def _add_to_tree(tree: dict[str, Any], path: str, number: int) -> bool:
-    """Add a path and its literal spelling; False where a Struct cannot tell."""
-    segments = path.split(".")
-    if any(segment.isdigit() for segment in segments):
-        return False
-    for way in ([path], segments):
-        node = tree
-        for segment in way[:-1]:
-            node = node.setdefault(segment, {})
-            if not isinstance(node, dict):
-                return False
-        leaf = node.setdefault(way[-1], number)
-        if isinstance(leaf, dict):
-            return False
-    return True
-
-
-def _field_names(tree: dict[str, Any]) -> dict[str, str]:
-    return {key: f"f{number}" for number, key in enumerate(tree)}
-
-
-def _struct_of(tree: dict[str, Any]) -> type[msgspec.Struct]:
-    names = _field_names(tree)
-    fields = [
-        (
-            names[key],
-            _struct_of(below) | None if isinstance(below, dict) else msgspec.Raw,
-            None if isinstance(below, dict) else msgspec.UNSET,
-        )
-        for key, below in tree.items()
-    ]
-    return msgspec.defstruct("Skeleton", fields, rename={name: key for key, name in names.items()})
-
-
-def _getters_of(tree: dict[str, Any], path: str) -> list[list[str]]:
-    ways = [[path]] if "." not in path else [[path], path.split(".")]
-    getters = []
-    for way in ways:
-        names, node = [], tree
-        for segment in way:
-            names.append(_field_names(node)[segment])
-            node = node[segment]
-        getters.append(names)
-    return getters

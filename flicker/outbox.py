@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 from flicker.auth.static import request_headers
 from flicker.client import EXCERPT_CHARS, raise_for_delivery
-from flicker.decode import split_identities
 from flicker.errors import HumanNeededError, RefusedError, RequestError
+from flicker.events import split_identities
 from flicker.items import Record
 from flicker.log import fault_facts
 from flicker.position import STATE_VERSION, check_version

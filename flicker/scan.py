@@ -20,7 +20,8 @@ from flicker.request import Bounds, PageRequest, page_request
 from flicker.timefmt import floor_to
 
 if TYPE_CHECKING:
-    from flicker.decode import Event, Page
+    from flicker.decode import Page
+    from flicker.events import Event
     from flicker.position import Position
     from flicker.settings import Source
 

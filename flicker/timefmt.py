@@ -68,7 +68,7 @@ _ISO = re.compile(
     r" ?(?P<zone>[Zz]|UTC|GMT|[+-]\d\d(?::?\d\d)?)?)?",
     re.ASCII,
 )
-# What follows the seconds in the forms worth a short cut.
+# What follows the seconds in the forms worth a short cut, and in those worth a shorter one.
 _TAIL = re.compile(r"(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 _CLOCK = r"(?P<hour>\d\d?):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d+))?)?"
 _ZONE = r"(?P<zone>[A-Za-z]{1,4}|[+-]\d\d:?\d\d)"
@@ -119,6 +119,10 @@ _minutes_read: dict[str, int] = {}
 _minutes_written: dict[int, str] = {}
 _TWO_DIGITS = tuple(f"{number:02d}" for number in range(60))
 _SECONDS_READ = {text: number * SECOND_NS for number, text in enumerate(_TWO_DIGITS)}
+_TAILS_READ = {
+    "Z": 0,
+    **{f".{number:03d}Z": number * _MILLISECOND_NS for number in range(1000)},
+}
 _FRACTION_UNITS = tuple(10 ** (_FRACTION_DIGITS - digits) for digits in range(_FRACTION_DIGITS + 1))
 
 
@@ -145,8 +149,9 @@ def parse_timestamp(text: str) -> int | None:
     if minute_ns is None or second_ns is None:
         return _parse_any(text)
     tail = text[19:]
-    if tail == "Z":
-        return minute_ns + second_ns
+    tail_ns = _TAILS_READ.get(tail)
+    if tail_ns is not None:
+        return minute_ns + second_ns + tail_ns
     found = _TAIL.fullmatch(tail)
     if found is None:
         return _parse_any(text)
@@ -158,6 +163,19 @@ def parse_timestamp(text: str) -> int | None:
         return instant_ns
     offset_s = _offset_s(zone)
     return None if offset_s is None else _in_range(instant_ns - offset_s * SECOND_NS)
+
+
+def parse_timestamps(texts: list[str]) -> list[int | None]:
+    """Read many timestamps; what `parse_timestamp` gives for each, in less time."""
+    try:
+        return [
+            _minutes_read[text[:_MINUTE_CHARS]]
+            + _SECONDS_READ[text[17:19]]
+            + _TAILS_READ[text[19:]]
+            for text in texts
+        ]
+    except KeyError:
+        return [parse_timestamp(text) for text in texts]
 
 
 def parse_http_date(text: str) -> int | None:

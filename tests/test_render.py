@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flicker.decode import Event, PageDecoder
+from flicker.decode import PageDecoder
+from flicker.events import Event
 from flicker.items import EventPage
 from flicker.render import batch_body, compile_renderer
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flicker.decode import Event, Page, PageDecoder
+from flicker.decode import Page, PageDecoder
+
+if TYPE_CHECKING:
+    from flicker.events import Event
 
 NOON_NS = 1_735_732_800_000_000_000
 NOON = "2025-01-01T12:00:00Z"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from flicker.decode import IDENTITY_BYTES
 from flicker.errors import RegistryError
+from flicker.events import IDENTITY_BYTES
 from flicker.position import check_version, load_position, view_position
 from flicker.registry.partitions import BUFFER_STEP, POLL_STEP, SHIP_STEP
 

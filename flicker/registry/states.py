@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flicker.decode import split_identities
 from flicker.errors import RegistryError
+from flicker.events import split_identities
 from flicker.journal import AckJournal
 from flicker.registry.partitions import BUFFER_STEP, POLL_STEP, SHIP_STEP, read_states
 from flicker.registry.shapes import check_states

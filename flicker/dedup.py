@@ -10,8 +10,12 @@ from __future__ import annotations
 import logging
 from array import array
 from itertools import islice, takewhile
+from typing import TYPE_CHECKING, cast
 
 from flicker.events import IDENTITY_BYTES
+
+if TYPE_CHECKING:
+    from flicker.events import Event
 
 RECENT_COUNT = 10_000
 """Identities kept below the bound, for repeats from one page to the next."""
@@ -83,6 +87,36 @@ class DedupWindow:
         instant = NO_TIMESTAMP if timestamp_ns is None else timestamp_ns
         (self._held if held else self._recent)[identity] = instant
         return identity not in self._carried
+
+    def take(self, events: list[Event], floor_ns: int | None) -> list[Event]:
+        """Remember a page's events and give those that were unknown.
+
+        What `is_new` does for one after the other, in a third of the time
+        where nothing of the page is known yet.
+
+        Args:
+            events: Of a page, in its order.
+            floor_ns: As for `is_new`.
+        """
+        if not events:
+            return events
+        known = {event.identity: event.timestamp_ns for event in events}
+        if (
+            len(known) < len(events)
+            or None in known.values()
+            or not all(map(known.keys().isdisjoint, (self._held, self._recent, self._carried)))
+        ):
+            return [e for e in events if self.is_new(e.identity, e.timestamp_ns, floor_ns)]
+        instants = cast("dict[bytes, int]", known)
+        self._packed = None
+        if floor_ns is EVERYTHING:
+            self._held.update(instants)
+        elif floor_ns == NOTHING:
+            self._recent.update(instants)
+        else:
+            for identity, at_ns in instants.items():
+                (self._held if at_ns >= floor_ns else self._recent)[identity] = at_ns
+        return events
 
     def trim(self, floor_ns: int | None, page_events: int) -> None:
         """Forget what a page made forgettable; to be called after each page.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flicker.items import EventPage, Record, RecordPage
-from flicker.timefmt import format_rfc3339
+from flicker.timefmt import format_rfc3339_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +19,9 @@ CONTENT_TYPES: dict[WireFormat, str] = {
     "ndjson": "application/x-ndjson",
 }
 
+_NO_INSTANT = b',"timestamp":null,"message":'
+_EVENT = b',"event":'
+
 
 def compile_renderer(source_name: str) -> Callable[[EventPage], RecordPage]:
     """Compile the step from a page of events to a page of records.
@@ -28,21 +31,17 @@ def compile_renderer(source_name: str) -> Callable[[EventPage], RecordPage]:
     """
     head = b'{"source":' + msgspec.json.encode(source_name) + b',"id":'
     encode = msgspec.json.Encoder().encode
+    join = b"".join
 
     def render(page: EventPage) -> RecordPage:
+        texts = format_rfc3339_all([event.timestamp_ns for event in page.events])
         records = []
-        for identity, event_id, timestamp_ns, message, raw in page.events:
-            timestamp = (
-                b"null" if timestamp_ns is None else f'"{format_rfc3339(timestamp_ns)}"'.encode()
-            )
-            body = b'%b%b,"timestamp":%b,"message":%b,"event":%b}' % (
-                head,
-                encode(event_id),
-                timestamp,
-                message,
-                raw,
-            )
-            records.append(Record(identity, body))
+        for event, text in zip(page.events, texts, strict=True):
+            identity, event_id, _, message, raw = event
+            when = _NO_INSTANT if text is None else b',"timestamp":"%b","message":' % text.encode()
+            body = join((head, encode(event_id), when, message, _EVENT, raw, b"}"))
+            # What Record(...) does, without its way of naming arguments.
+            records.append(tuple.__new__(Record, (identity, body)))
         return RecordPage(page.source, records)
 
     return render

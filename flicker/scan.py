@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from hashlib import blake2b
+from operator import gt, lt
 from typing import TYPE_CHECKING
 
 from flicker.bounds import TimeBounds, span_ns
@@ -418,22 +419,25 @@ class Scanner:
         scan = self._scan
         position = self.position
         bound_ns = scan.until_ns if scan.until is not None else None
-        for event in page.events:
-            at_ns = event.timestamp_ns
-            if at_ns is None or at_ns > now_ns:
-                continue
-            latest_ns, scan.latest_ns = scan.latest_ns, at_ns
-            if latest_ns is not None and at_ns > latest_ns:
-                scan.rises = True
-                position.rises += 1
-            elif latest_ns is not None and at_ns < latest_ns:
-                scan.falls += 1
-                position.falls += 1
-            # An API may filter by another instant than it shows, or by whole days:
-            # behind the bound not all has been asked for.
-            read_ns = at_ns if bound_ns is None else min(at_ns, bound_ns)
-            if scan.newest_ns is None or read_ns > scan.newest_ns:
-                scan.newest_ns = read_ns
+        instants = [
+            event.timestamp_ns
+            for event in page.events
+            if event.timestamp_ns is not None and event.timestamp_ns <= now_ns
+        ]
+        if not instants:
+            return
+        before = instants if scan.latest_ns is None else [scan.latest_ns, *instants]
+        rises, falls = sum(map(lt, before, before[1:])), sum(map(gt, before, before[1:]))
+        scan.latest_ns = instants[-1]
+        scan.rises = scan.rises or rises > 0
+        scan.falls += falls
+        position.rises += rises
+        position.falls += falls
+        # An API may filter by another instant than it shows, or by whole days:
+        # behind the bound not all has been asked for.
+        newest_ns = max(instants) if bound_ns is None else min(max(instants), bound_ns)
+        if scan.newest_ns is None or newest_ns > scan.newest_ns:
+            scan.newest_ns = newest_ns
         while position.rises + position.falls > ORDER_MEMORY:
             position.rises //= 2
             position.falls //= 2
@@ -441,12 +445,10 @@ class Scanner:
     def _new_events(self, page: Page) -> list[Event]:
         window = self.position.window
         floor_ns = self._floor_ns(self._scan.newest_ns)
-        events = [
-            event
-            for event in page.events
-            if not self._is_before_start(event)
-            and window.is_new(event.identity, event.timestamp_ns, floor_ns)
-        ]
+        events = page.events
+        if self.position.start_ns is not None and not self._source.time_filter_param:
+            events = [event for event in events if not self._is_before_start(event)]
+        events = window.take(events, floor_ns)
         window.trim(floor_ns, len(page.events))
         return events
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flicker import dedup
 from flicker.dedup import EVERYTHING, KEPT_COUNT, NOTHING, RECENT_COUNT, DedupWindow
+from flicker.events import Event
 
 
 def name(number: int) -> bytes:
@@ -46,6 +47,26 @@ def test_an_event_is_new_once(floor: int | None) -> None:
         assert not window.knows(name(4))
         window.end_scan(floor)
         assert read(window, [1, 5, 9, 5], floor) == []
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 12), st.sampled_from([None, 3, 4, 5, 6, 9])))),
+    st.sampled_from([EVERYTHING, NOTHING, 0, 5, 20]),
+    st.booleans(),
+)
+def test_a_page_is_taken_as_its_events_one_by_one(
+    pages: list[list[tuple[int, int | None]]], floor: int | None, ends_scan: bool
+) -> None:
+    """T01 T05 T51 the same are new, and the same is remembered of them."""
+    window, other = DedupWindow("vendor"), DedupWindow("vendor")
+    for page in pages:
+        events = [Event(name(number), str(number), at, b"null", b"{}") for number, at in page]
+        alone = [e for e in events if other.is_new(e.identity, e.timestamp_ns, floor)]
+        assert window.take(events, floor) == alone
+        assert window.snapshot() == other.snapshot()
+        if ends_scan:
+            window.end_scan(floor)
+            other.end_scan(floor)
 
 
 def test_events_without_a_timestamp_are_known_as_long_as_scans_bring_them() -> None:

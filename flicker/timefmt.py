@@ -116,9 +116,30 @@ _MAX_SPAN = timedelta(days=50 * 365)
 _MAX_CACHED_MINUTES = 4_096
 _MAX_CACHED_SECONDS = 10_000
 _MINUTE_CHARS = len("2025-01-01T12:00:")
-_minutes_read: dict[str, int] = {}
+
+
+class _Minutes(dict[str, int]):
+    """Instants of minutes by their text; what is no minute is a KeyError."""
+
+    def __missing__(self, text: str) -> int:
+        if _parse_iso(text + "00Z") is None or text not in self:
+            raise KeyError(text)
+        return self[text]
+
+
+class _Seconds(dict[int, str]):
+    """Texts of seconds since 1970, without a zone."""
+
+    def __missing__(self, seconds: int) -> str:
+        if len(self) >= _MAX_CACHED_SECONDS:
+            self.clear()
+        text = self[seconds] = _text_of_second(seconds)
+        return text
+
+
+_minutes_read = _Minutes()
+_seconds_written = _Seconds()
 _minutes_written: dict[int, str] = {}
-_seconds_written: dict[int, str] = {}
 _TWO_DIGITS = tuple(f"{number:02d}" for number in range(60))
 _SECONDS_READ = {text: number * SECOND_NS for number, text in enumerate(_TWO_DIGITS)}
 _TAILS_READ = {
@@ -258,7 +279,7 @@ def format_rfc3339(instant_ns: int) -> str:
 
 
 def format_rfc3339_all(instants_ns: list[int | None]) -> list[str | None]:
-    """Write many instants; what `format_rfc3339` gives for each, in a quarter of the time."""
+    """Write many instants; what `format_rfc3339` gives for each, in a third of the time."""
     seconds, tails = _seconds_written, _TAILS_WRITTEN
     try:
         return [
@@ -266,14 +287,7 @@ def format_rfc3339_all(instants_ns: list[int | None]) -> list[str | None]:
             for at in instants_ns
         ]
     except KeyError:
-        pass
-    texts = [None if at is None else format_rfc3339(at) for at in instants_ns]
-    if len(seconds) >= _MAX_CACHED_SECONDS:
-        seconds.clear()
-    for at in instants_ns:
-        if at is not None:
-            seconds[at // SECOND_NS] = _text_of_second(at // SECOND_NS)
-    return texts
+        return [None if at is None else format_rfc3339(at) for at in instants_ns]
 
 
 def format_instant(seconds: float) -> str:

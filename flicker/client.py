@@ -21,14 +21,13 @@ from urllib.parse import quote, urlsplit
 
 import requests
 import urllib3
-from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies
 
 from flicker.auth.authenticator import SigningRequest
 from flicker.auth.static import request_headers
 from flicker.body import decompress, read_body, too_large
 from flicker.conceal import Concealer, hide
-from flicker.connections import Adapter, Call, calls
+from flicker.connections import Call, Connections, calls
 from flicker.errors import (
     ForeignLinkError,
     HumanNeededError,
@@ -109,24 +108,22 @@ class Client:
         self._authenticator = authenticator
         self._max_response_bytes = max_response_bytes
         self._timeout_s = endpoint.timeout.total_seconds()
-        self._adapter = Adapter(
-            pool_connections=1, pool_maxsize=connections, max_retries=0, pool_block=False
-        )
-        self._proxies = get_environ_proxies(endpoint.url)
         tls = endpoint.tls
-        self._verify: bool | str = True
+        verify: bool | str = True
         if tls.accept_invalid_certs:
-            self._verify = False
+            verify = False
             warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
         elif tls.ca_cert_path is not None:
-            self._verify = str(tls.ca_cert_path)
+            verify = str(tls.ca_cert_path)
         else:
             bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-            self._verify = bundle or True
-        self._cert: str | tuple[str, str] | None = None
+            verify = bundle or True
+        cert: str | tuple[str, str] | None = None
         if tls.cert_path is not None:
             cert = str(tls.cert_path)
-            self._cert = cert if tls.key_path is None else (cert, str(tls.key_path))
+            cert = cert if tls.key_path is None else (cert, str(tls.key_path))
+        proxies = get_environ_proxies(endpoint.url)
+        self._connections = Connections(connections, verify=verify, cert=cert, proxies=proxies)
         self._headers = {
             "User-Agent": f"flicker/{version('flicker')}",
             "Accept": "application/json",
@@ -222,29 +219,18 @@ class Client:
         *,
         is_page: bool,
     ) -> Reply:
-        request = requests.PreparedRequest()
-        request.method = method
-        # Set by hand: `prepare` would decode and re-encode parts of a link.
-        request.url = url
-        request.headers = CaseInsensitiveDict(self._headers | headers)
+        names = {name.lower() for name in headers}
+        headers = {k: v for k, v in self._headers.items() if k.lower() not in names} | headers
         if body is not None:
-            request.headers["Content-Length"] = str(len(body))
-        request.body = body
+            headers["Content-Length"] = str(len(body))
         call = Call(deadline, _request_target(url))
         with calls.running(call):
             try:
-                response = self._adapter.send(
-                    request,
-                    stream=True,
-                    timeout=max(0.001, deadline - time.monotonic()),
-                    verify=self._verify,
-                    cert=self._cert,
-                    proxies=self._proxies,
-                )
+                response = self._connections.send(method, url, headers, body, call)
                 try:
                     return self._read(url, response, call, is_page=is_page)
                 finally:
-                    response.raw.release_conn()
+                    response.release_conn()
             except (
                 requests.RequestException,
                 urllib3.exceptions.HTTPError,
@@ -254,8 +240,7 @@ class Client:
             ) as error:
                 raise self._failure(error, in_time=not call.is_broken_off) from None
 
-    def _read(self, url: str, response: requests.Response, call: Call, *, is_page: bool) -> Reply:
-        raw = response.raw
+    def _read(self, url: str, raw: urllib3.BaseHTTPResponse, call: Call, *, is_page: bool) -> Reply:
         headers = {name.lower(): _as_utf8(value) for name, value in raw.headers.items()}
         encoding = headers.get("content-encoding", "")
         if is_page and call.is_head_cut:
@@ -300,7 +285,7 @@ class Client:
                 break
             chain.append(cause)
         kinds = {type(link).__name__ for link in chain}
-        if not in_time or kinds & {"ReadTimeout", "ConnectTimeout", "TimeoutError"}:
+        if not in_time or kinds & {"ReadTimeoutError", "ConnectTimeoutError", "TimeoutError"}:
             return RetryableError(f"{host} did not answer within {self._timeout_s:g} s")
         if "SSLCertVerificationError" in kinds:
             detail = next(

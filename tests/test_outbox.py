@@ -134,7 +134,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
     for client in bench.clients:
-        client._adapter.close()
+        client._connections.close()
 
 
 @pytest.fixture

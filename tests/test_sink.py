@@ -80,7 +80,7 @@ def sinks() -> Iterator[Sinks]:
     yield sinks
     for sink in sinks.made:
         for client in sink._clients.values():
-            client._adapter.close()
+            client._connections.close()
 
 
 def owed_state(url: str | Endpoint, name: str, *numbers: int) -> dict[str, Any]:

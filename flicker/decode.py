@@ -23,7 +23,7 @@ from flicker.json_text import (
 from flicker.verdict import find_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from flicker.events import Event
 
@@ -152,7 +152,14 @@ class PageDecoder:
         """
         return self._response_format != "json"
 
-    def decode(self, body: bytes, content_type: str = "", *, within: bytes | None = None) -> Page:
+    def decode(
+        self,
+        body: bytes,
+        content_type: str = "",
+        *,
+        within: bytes | None = None,
+        on_outline: Callable[[Page], None] | None = None,
+    ) -> Page:
         """Read one response body.
 
         Args:
@@ -160,6 +167,8 @@ class PageDecoder:
             content_type: Value of the header, consulted for its charset.
             within: Identity of the listed record that this is the content of;
                 events without an id of their own are the same only within it.
+            on_outline: Told what is known before the events are read, which
+                takes longer: all but them, and what comes of them.
 
         Returns:
             The page. Entries of the list that are `null` are no events and
@@ -189,6 +198,8 @@ class PageDecoder:
             raise UnreadablePageError(str(error)) from None
         except UNREADABLE as error:
             raise UnreadablePageError(_describe_unreadable(body, content_type, error)) from None
+        if on_outline is not None:
+            on_outline(Page([], len(entries), cursor, has_cursor_field, b"", has_more))
         events, undecoded = self._reader.read(
             [raw for raw in entries if raw != b"null"] if b"null" in entries else entries
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flicker.client import Client, Reply
+    from flicker.pagination import Place
     from flicker.request import PageRequest
     from flicker.settings import Source
 
@@ -33,18 +34,26 @@ class Fetch:
         source: For its pagination and its name.
         client: Sends the request.
         request: What to send.
-        decode: Reads the answer.
+        place: Of the page in its listing; None for what is in none.
+        decode: Reads the answer, and tells its second argument of the page
+            before its events are read.
+        guess: Gives what is behind a page, from its place, the page before
+            its events are read, and absolute targets by relation.
+        on_guess: Told when `following` is known.
         is_body_due: Whether an empty body is a failure: no list is not an
             empty list, which would end a scan in its middle.
 
     Attributes:
+        request: What is sent.
+        following: What will be asked for behind it, as far as one can tell,
+            once its events are being read.
         started_at: By `time.monotonic`.
         page: What came, None if nothing did.
         links: Absolute targets by relation.
         pause_s: How long the API wants us to stay away, though it answered;
             None where it does not.
         error: Why there is no page.
-        is_done: Whether all of these are final.
+        done_at: By `time.monotonic`, when all of these were final; None before.
     """
 
     def __init__(
@@ -52,34 +61,53 @@ class Fetch:
         source: Source,
         client: Client,
         request: PageRequest,
-        decode: Callable[[Reply], Page],
+        place: Place | None,
+        decode: Callable[[Reply, Callable[[Page], None]], Page],
+        guess: Callable[[Place, Page, dict[str, str]], tuple[Place, PageRequest] | None],
+        on_guess: Callable[[Fetch], None],
         *,
         is_body_due: bool = False,
     ) -> None:
         self._source = source
         self._client = client
-        self._request = request
+        self.request = request
+        self._place = place
         self._decode = decode
+        self._guess = guess
+        self._on_guess = on_guess
+        self.following: tuple[Place, PageRequest] | None = None
         self._is_body_due = is_body_due
         self.started_at = time.monotonic()
         self.page: Page | None = None
         self.links: dict[str, str] = {}
         self.pause_s: float | None = None
         self.error: RequestError | None = None
-        self.is_done = False
+        self.done_at: float | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether what came is final."""
+        return self.done_at is not None
 
     def run(self) -> None:
         """Fetch the page; what happened is in the attributes afterwards."""
         try:
-            reply = self._client.ask(self._request)
+            reply = self._client.ask(self.request)
             raise_for_poll(reply)
             if self._is_body_due and reply.status == OK and not reply.body.strip():
                 self.error = UnreadablePageError("is empty, in the middle of a scan")
                 return
-            self.page = self._decode(reply)
-            self.links = self._links(reply)
-            if is_quota_exhausted(reply.headers):
-                self.pause_s = reply.wait_s
+            pause_s = reply.wait_s if is_quota_exhausted(reply.headers) else None
+
+            def note(outline: Page) -> None:
+                if pause_s is None and self._place is not None:
+                    self.following = self._guess(self._place, outline, self._links(reply, outline))
+                    self._on_guess(self)
+
+            page = self._decode(reply, note)
+            self.links = self._links(reply, page)
+            self.pause_s = pause_s
+            self.page = page
         except ErrorBodyError as error:
             said = self._client.redact(error.excerpt)
             self.error = ErrorBodyError(f"{error}. It says: {said}" if said else str(error))
@@ -93,16 +121,14 @@ class Fetch:
             )
             self.error = UnreadablePageError(f"cannot be read ({type(error).__name__})")
         finally:
-            self.is_done = True
+            self.done_at = time.monotonic()
 
-    def _links(self, reply: Reply) -> dict[str, str]:
-        if self.page is None:
-            return {}
-        target = next_url(self._source.pagination, self.page, reply.headers)
+    def _links(self, reply: Reply, page: Page) -> dict[str, str]:
+        target = next_url(self._source.pagination, page, reply.headers)
         if not target:
             return reply.links
         links = {**reply.links, NEXT_URL: target}
         # One that leaves the origin is refused when it is followed.
         with suppress(ForeignLinkError):
-            links[NEXT_URL] = resolve_link(self._request.url, target)
+            links[NEXT_URL] = resolve_link(self.request.url, target)
         return links

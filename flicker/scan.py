@@ -141,12 +141,51 @@ class Scanner:
 
         A link is followed verbatim; nothing is added to it.
         """
-        scan = self._scan
-        place = scan.place
+        return self._request_at(self._scan, self._scan.place)
+
+    def _request_at(self, scan: Scan, place: Place) -> PageRequest:
         is_alone = is_cursor_alone(self._source.pagination, place)
         is_told = is_alone or (self._persists and place.is_token)
         bounds = Bounds() if is_told else Bounds(scan.since, scan.until)
         return page_request(self._source, place, bounds)
+
+    def guess_next(
+        self, place: Place, page: Page, links: dict[str, str]
+    ) -> tuple[Place, PageRequest] | None:
+        """Guess what will be asked for behind a page before its events are read.
+
+        Changes nothing, and may be asked on any thread. A wrong guess costs a
+        request, so none is made where the page may be the last of a poll.
+
+        Args:
+            place: Of the page.
+            page: What is known of it.
+            links: Absolute targets of its Link headers by relation.
+
+        Returns:
+            The place and its request; None for no guess.
+        """
+        scan = self.position.scan
+        if (
+            scan is None
+            or scan.first_request
+            or scan.check_place is not None
+            or scan.resume_place is not None
+            or page.has_more is False
+            or page.entries < max(1, self.position.most_entries)
+            or self._source.max_pages is not None
+            or self._source.fetch_each is not None
+        ):
+            return None
+        following = next_place(self._source.pagination, place, page, links)
+        if following is None or following == place:
+            return None
+        return following, self._request_at(scan, following)
+
+    @property
+    def place(self) -> Place:
+        """The place of the next page."""
+        return self._scan.place
 
     @property
     def pending(self) -> Pending | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
+from flicker.ahead import LookAhead
 from flicker.client import Client
 from flicker.conceal import Concealer, is_concealed
 from flicker.decode import ErrorBodyError, PageDecoder, UnreadablePageError
@@ -37,11 +39,12 @@ from flicker.runtime import GRACE_S
 from flicker.scan import Scanner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from flicker.client import Reply
     from flicker.decode import Page
     from flicker.outbox import Outbox
+    from flicker.pagination import Place
     from flicker.runtime import Runtime
     from flicker.settings import Source
 
@@ -62,6 +65,8 @@ ENTRY_ATTEMPTS = 3
 """How often an entry of a listing is asked for before it counts as gone."""
 
 logger = logging.getLogger(__name__)
+
+_Read = Callable[["Reply", Callable[["Page"], None]], "Page"]
 
 SourceItem = tuple[str, EventPage | Flush | Mark]
 
@@ -235,6 +240,7 @@ class ApiPartition(SourcePartition):
         self._pace = runtime.paces.join(source.rate_limit_group, source.requests_per_second)
         self._is_listed = self._has_begun = False
         self._fetch: Fetch | None = None
+        self._ahead = LookAhead(self._follow)
         self._due_at = time.monotonic()
         self._poll_started_at = self._due_at
         self._is_polling = False
@@ -301,6 +307,13 @@ class ApiPartition(SourcePartition):
         return items
 
     def _ask(self, now: float, outbox: Outbox | None) -> None:
+        if self._is_polling and self._has_begun and self._scanner.pending is None:
+            ahead = self._ahead.take(self._scanner.request())
+            if ahead is not None:
+                self._fetch = ahead
+                self._awake_in_s = 0.0 if ahead.is_done else _look_again_in(0.0)
+                self._ahead.lead(ahead)
+                return
         ready_at = self._pace.start(self._name, now)
         if ready_at > now:
             self._due_at = ready_at
@@ -315,6 +328,7 @@ class ApiPartition(SourcePartition):
         if fetch is None:
             self._end_poll(outbox)
             return
+        self._ahead.lead(fetch)
         try:
             self._runtime.pool.submit(fetch.run)
         except RuntimeError:
@@ -325,18 +339,52 @@ class ApiPartition(SourcePartition):
 
     def _next_fetch(self) -> Fetch | None:
         """Give what to ask for next; None where there is nothing to ask for yet."""
-        source, scanner = self._source, self._scanner
+        scanner = self._scanner
         pending = scanner.pending
         if pending is not None:
-            request, read = PageRequest(pending.url), _reader(self._entry_decoder, pending.identity)
-            return Fetch(source, self._client, request, read)
+            read = _reader(self._entry_decoder, pending.identity)
+            return self._new_fetch(PageRequest(pending.url), None, read)
         if not self._has_begun:
             self._has_begun = True
             if not scanner.begin(time.time_ns()):
                 return None
         is_body_due = scanner.is_mid_scan and not self._decoder.allows_empty_body
         read = _reader(self._decoder)
-        return Fetch(source, self._client, scanner.request(), read, is_body_due=is_body_due)
+        return self._new_fetch(scanner.request(), scanner.place, read, is_body_due=is_body_due)
+
+    def _new_fetch(
+        self, request: PageRequest, place: Place | None, read: _Read, *, is_body_due: bool = False
+    ) -> Fetch:
+        return Fetch(
+            self._source,
+            self._client,
+            request,
+            place,
+            read,
+            self._scanner.guess_next,
+            self._ahead.note,
+            is_body_due=is_body_due,
+        )
+
+    def _follow(self, fetch: Fetch) -> Fetch | None:
+        """Ask for what is behind a page, if that may be asked for now."""
+        now = time.monotonic()
+        outbox = self._runtime.outboxes.get(self._name)
+        if (
+            fetch.following is None
+            or self._runtime.stop.is_set
+            or (outbox is not None and outbox.is_full)
+            or self._pace.start(self._name, now) > now
+        ):
+            return None
+        place, request = fetch.following
+        is_body_due = not self._decoder.allows_empty_body
+        ahead = self._new_fetch(request, place, _reader(self._decoder), is_body_due=is_body_due)
+        try:
+            self._runtime.pool.submit(ahead.run)
+        except RuntimeError:
+            return None
+        return ahead
 
     def _collect(self, fetch: Fetch, outbox: Outbox | None) -> list[SourceItem]:
         if fetch.page is None:
@@ -379,6 +427,7 @@ class ApiPartition(SourcePartition):
         return [(self._name, EventPage(self._name, events))] if events else []
 
     def _end_poll(self, outbox: Outbox | None) -> None:
+        self._ahead.drop()
         self._is_polling = False
         self._restarts, self._said = 0, None
         self._due_at = max(self._poll_started_at + self._interval_s, time.monotonic())
@@ -522,9 +571,10 @@ def _has_gap(position: Position) -> bool:
     )
 
 
-def _reader(decoder: PageDecoder, within: bytes | None = None) -> Callable[[Reply], Page]:
-    def read(reply: Reply) -> Page:
-        return decoder.decode(reply.body, reply.headers.get("content-type", ""), within=within)
+def _reader(decoder: PageDecoder, within: bytes | None = None) -> _Read:
+    def read(reply: Reply, on_outline: Callable[[Page], None]) -> Page:
+        content_type = reply.headers.get("content-type", "")
+        return decoder.decode(reply.body, content_type, within=within, on_outline=on_outline)
 
     return read
 

@@ -335,10 +335,10 @@ def test_a_fault_of_ours_is_logged_without_what_it_quotes(
         decode = drive.part._decoder.decode
         faults = iter([ValueError(SECRET), RecursionError(SECRET)])
 
-        def fail(body: bytes, content_type: str, within: bytes | None) -> Any:
+        def fail(body: bytes, content_type: str, **more: Any) -> Any:
             for fault in faults:
                 raise fault
-            return decode(body, content_type, within=within)
+            return decode(body, content_type, **more)
 
         monkeypatch.setattr(drive.part._decoder, "decode", fail)
         drive.until(lambda: drive.ids)
@@ -347,6 +347,72 @@ def test_a_fault_of_ours_is_logged_without_what_it_quotes(
         "ValueError",
         "RecursionError",
     ]
+
+
+# Looking ahead
+
+
+@pytest.mark.parametrize(
+    ("paging", "pagination"),
+    [("cursor", CURSOR), ("link", LINK), ("offset", OFFSET), ("page", PAGE)],
+)
+def test_one_page_is_asked_for_ahead(paging: str, pagination: Pagination) -> None:
+    """And only one: memory and quota are the user's."""
+    with listing(40, paging) as api:
+        drive = Drive(source_of(api.endpoint, pagination))
+        drive.until(lambda: len(drive.pages) == 2)
+        # Nobody takes page 3 now, and it is read all the same.
+        assert api.wait_for_requests(4, LIMIT_S)
+        ahead = drive.part._ahead._ahead
+        deadline = time.monotonic() + LIMIT_S
+        while ahead is None or not ahead.is_done:
+            assert time.monotonic() < deadline
+            ahead = drive.part._ahead._ahead
+        assert len(api.requests) == 4
+        drive.until(lambda: len(drive.ids) == 40)
+        targets = [request.target for request in api.requests]
+    assert drive.ids == list(range(40))
+    assert len(set(targets[:10])) == 10
+
+
+@pytest.mark.parametrize("change", ["quota", "last", "full", "stopped", "cut"])
+def test_nothing_is_asked_for_ahead_where_it_may_not_be_needed(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T30 a page that is not full may be the last, and a quota that is used up is."""
+    pages: dict[str, list[dict[str, Any]]] = {
+        "0": events(*range(4)),
+        "4": events(*range(4, 8)),
+        "8": events(*range(8, 11 if change == "last" else 12)),
+    }
+
+    def answer(request: Request) -> Response:
+        at = request.params.get("offset", "0")
+        spent = [("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", "0.05")]
+        headers = spent if change == "quota" and at == "8" else []
+        return Response(200, headers, {"events": pages.get(at, [])})
+
+    more = {"max_pages": 100} if change == "cut" else {}
+    with ScriptedApi(answer) as api:
+        drive = Drive(source_of(api.url, OFFSET, **more))
+        drive.until(lambda: len(drive.pages) == 2)
+        followed = drive.part._ahead._follow
+        leader = drive.part._ahead._leader
+        if change == "full":
+            box = Outbox("s", None, None, drive.runtime)
+            monkeypatch.setattr(Outbox, "is_full", True)
+            drive.runtime.outboxes["s"] = box
+        elif change == "stopped":
+            drive.runtime.stop.set()
+        if change in {"full", "stopped"}:
+            assert leader is not None
+            assert followed(leader) is None
+            return
+        page_3 = drive.part._fetch
+        deadline = time.monotonic() + LIMIT_S
+        while page_3 is not None and not page_3.is_done:
+            assert time.monotonic() < deadline
+        assert drive.part._ahead._ahead is None
 
 
 # Nothing lost, nothing twice

@@ -1,0 +1,61 @@
+"""Asking for a page before the one in front of it is read."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from flicker.ahead import AHEAD_S, LookAhead
+from flicker.request import PageRequest
+
+
+def fetch_of(number: int, *, is_followed: bool = True) -> Any:
+    following = (None, PageRequest(f"/{number + 1}")) if is_followed else None
+    return SimpleNamespace(request=PageRequest(f"/{number}"), following=following, done_at=None)
+
+
+@pytest.fixture
+def look_ahead() -> LookAhead:
+    """One whose fetches never end."""
+
+    def follow(fetch: Any) -> Any:
+        return fetch_of(int(fetch.following[1].url[1:]))
+
+    return LookAhead(cast("Any", follow))
+
+
+def test_what_is_behind_the_leader_is_asked_for_once(look_ahead: LookAhead) -> None:
+    """Whether that is known when it leads, or later."""
+    leader, other = fetch_of(1, is_followed=False), fetch_of(7)
+    look_ahead.lead(leader)
+    look_ahead.note(other)
+    assert look_ahead._ahead is None
+    leader.following = (None, PageRequest("/2"))
+    look_ahead.note(leader)
+    ahead = look_ahead._ahead
+    look_ahead.note(leader)
+    assert ahead is not None
+    assert look_ahead._ahead is ahead
+    assert look_ahead.take(PageRequest("/2")) is ahead
+    assert look_ahead.take(PageRequest("/2")) is None
+    look_ahead.lead(ahead)
+    assert look_ahead.take(PageRequest("/3")) is not None
+
+
+def test_a_wrong_guess_is_dropped(look_ahead: LookAhead) -> None:
+    look_ahead.lead(fetch_of(1))
+    assert look_ahead.take(PageRequest("/2", "POST")) is None
+    assert look_ahead.take(PageRequest("/2")) is None
+
+
+@pytest.mark.parametrize(("age_s", "is_taken"), [(0.0, True), (AHEAD_S + 1, False)])
+def test_a_page_does_not_wait_for_long(look_ahead: LookAhead, age_s: float, is_taken: bool) -> None:
+    """The listing has changed by then; but who is slow to answer is waited for."""
+    look_ahead.lead(fetch_of(1))
+    ahead: Any = look_ahead._ahead
+    ahead.started_at = time.monotonic() - 60
+    ahead.done_at = time.monotonic() - age_s
+    assert (look_ahead.take(PageRequest("/2")) is ahead) == is_taken

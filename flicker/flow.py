@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 from dataclasses import dataclass
@@ -112,6 +113,9 @@ def build(
     batched = op.stateful_batch("buffer", rendered, new_buffer)
     shipped: Any = op.merge("join", batched, split.trues)
     op.output("ship", shipped, HttpSink(sources, names, runtime))
+    # What is here by now stays, and the collector takes longer over it than a
+    # page takes to be read.
+    gc.freeze()
     caretaker = Caretaker(registry, set(sources), runtime.outboxes) if registry else None
     return Plan(flow, runtime, caretaker)
 

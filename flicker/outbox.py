@@ -7,7 +7,6 @@ Bytewax worker: deliveries run in the pool, retries are put off.
 
 from __future__ import annotations
 
-import gzip
 import logging
 import threading
 import time
@@ -16,6 +15,8 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from isal import igzip
 
 from flicker.auth.static import request_headers
 from flicker.client import EXCERPT_CHARS, raise_for_delivery
@@ -42,6 +43,10 @@ REDACTED_BYTES = 64 * 1024
 """Bytes of an answer that secrets are taken out of before it is cut short.
 
 Cutting first could leave half a secret, which no search finds."""
+
+GZIP_LEVEL = 2
+"""Of isal's 0 to 3. For a thousand records of a kilobyte, zlib's level 5 makes
+bodies a sixth smaller in ten times the time."""
 
 _DELIVERY = "delivery"
 _DEAD_LETTERS = "dead letters"
@@ -356,7 +361,7 @@ class Outbox:
             "Idempotency-Key": key.hexdigest(),
         }
         if destination.compression:
-            body = gzip.compress(body, 5, mtime=0)
+            body = igzip.compress(body, GZIP_LEVEL, mtime=0)
             headers["Content-Encoding"] = "gzip"
         reply = client.post(body, headers)
         text = reply.body[:REDACTED_BYTES].decode("utf-8", "replace")
@@ -542,7 +547,7 @@ class Outbox:
 
 
 def _new_shipment(records: list[Record]) -> _Shipment:
-    return _Shipment(records, sum(len(record.body) for record in records))
+    return _Shipment(records, sum([len(record.body) for record in records]))
 
 
 def origin(url: str) -> str:

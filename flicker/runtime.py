@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flicker.auth.shared import Authenticators
+from flicker.heartbeat import Heartbeats
 from flicker.pace import Paces
 from flicker.pool import Pool
 
@@ -77,6 +78,7 @@ class Runtime:
     dead_letters: DeadLetters
     journal_dir: Path | None = None
     once: bool = False
+    heartbeats: Heartbeats = field(default_factory=Heartbeats)
     pool: Pool = field(default_factory=Pool)
     paces: Paces = field(default_factory=Paces)
     authenticators: Authenticators = field(default_factory=Authenticators)

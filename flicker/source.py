@@ -48,9 +48,6 @@ if TYPE_CHECKING:
     from flicker.runtime import Runtime
     from flicker.settings import Source
 
-HEARTBEAT_S = 0.25
-"""Longest sleep of a partition: epochs advance only while all are awake."""
-
 PAUSE_S = 0.05
 """Seconds between two looks at an outbox that is full or is being drained."""
 
@@ -77,6 +74,7 @@ class SourcePartition(StatefulSourcePartition[SourceItem, dict[str, Any]]):
     def __init__(self, name: str, runtime: Runtime) -> None:
         self._name = name
         self._runtime = runtime
+        self._heartbeat = runtime.heartbeats.join()
         self._is_first = True
         self._wind_down_at: float | None = None
         self._is_over = False
@@ -100,12 +98,12 @@ class SourcePartition(StatefulSourcePartition[SourceItem, dict[str, Any]]):
         if self._runtime.stop.is_set or self._is_finished():
             items += self._wind_down(outbox)
         else:
-            self._awake_in_s = HEARTBEAT_S
+            self._awake_in_s = self._heartbeat.next_in_s()
             items += self._poll(outbox)
         return items
 
     def next_awake(self) -> datetime:
-        """Give the time of the next look, a heartbeat ahead at most."""
+        """Give the time of the next look, at its heartbeat at the latest."""
         return datetime.now(timezone.utc) + timedelta(seconds=self._awake_in_s)
 
     def _is_finished(self) -> bool:
@@ -303,7 +301,7 @@ class ApiPartition(SourcePartition):
         elif now >= self._due_at:
             self._ask(now, outbox)
         else:
-            self._awake_in_s = min(HEARTBEAT_S, self._due_at - now)
+            self._awake_in_s = min(self._heartbeat.next_in_s(), self._due_at - now)
         return items
 
     def _ask(self, now: float, outbox: Outbox | None) -> None:
@@ -317,7 +315,7 @@ class ApiPartition(SourcePartition):
         ready_at = self._pace.start(self._name, now)
         if ready_at > now:
             self._due_at = ready_at
-            self._awake_in_s = min(HEARTBEAT_S, ready_at - now)
+            self._awake_in_s = min(self._heartbeat.next_in_s(), ready_at - now)
             return
         if not self._is_polling:
             self._is_polling = True

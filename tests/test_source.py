@@ -43,7 +43,7 @@ LIMIT_S = 20.0
 STEP_S = 0.5
 """What no `next_batch` takes even on a busy machine; whatever blocks here blocks for longer."""
 
-HEARTBEAT_S = 0.25
+HEARTBEAT_S = 0.25 + 0.001
 SECRET = "s3cret-t0ken"
 QUICK = Retry(initial_delay=timedelta(milliseconds=10), max_delay=timedelta(milliseconds=50))
 SINCE = "since"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import backfill, cluster, quick
+from bench import backfill, cluster, idle, quick, schedule
 from bench.children import ROOT
 from bench.errors import BenchError
 from bench.nginx import install
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RESULTS = ROOT / "bench" / "results" / "latest.json"
 EVENTS = 300_000
+SOURCES = 1_000
 
 MEASUREMENTS: dict[str, Callable[[Stage], list[Row]]] = {
     "backfill": backfill.measure_backfill,
@@ -30,6 +31,8 @@ MEASUREMENTS: dict[str, Callable[[Stage], list[Row]]] = {
     "filters": backfill.measure_filters,
     "far-destination": backfill.measure_far_destination,
     "cluster": cluster.measure_cluster,
+    "schedule": schedule.measure_schedule,
+    "idle": idle.measure_idle,
 }
 
 
@@ -56,14 +59,14 @@ def main() -> int:
 def _measure(args: argparse.Namespace) -> int:
     machine = describe_machine()
     rows: list[Row] = []
-    with Stage(args.events, args.rounds) as stage:
+    with Stage(args.events, args.rounds, args.sources) as stage:
         for name in args.only or MEASUREMENTS:
             began_at = time.monotonic()
             print(f"{name} ...", end=" ", flush=True)
             rows += _try(name, stage)
             print(f"{time.monotonic() - began_at:.0f} s", flush=True)
     command = f"python -m bench {' '.join(sys.argv[1:])}".strip()
-    scale = {"events": args.events, "rounds": args.rounds}
+    scale = {"events": args.events, "rounds": args.rounds, "sources": args.sources}
     write_results(args.output, rows, machine=machine, command=command, scale=scale)
     print(f"\n{format_table(rows)}\n\nwritten to {args.output}")
     return 1 if any(row.reached is None for row in rows) else 0
@@ -85,6 +88,7 @@ def _parse_arguments() -> argparse.Namespace:
         help=f"events of the backfill; all else scales with it ({EVENTS:,})",
     )
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contender (3)")
+    parser.add_argument("--sources", type=int, default=SOURCES, help=f"of the fleets ({SOURCES:,})")
     parser.add_argument(
         "--only", nargs="+", choices=MEASUREMENTS, metavar="NAME", help=", ".join(MEASUREMENTS)
     )

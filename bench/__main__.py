@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import backfill, cluster, idle, quick, schedule
+from bench import backfill, cluster, idle, quick, resume, schedule, snapshots
 from bench.children import ROOT
 from bench.errors import BenchError
 from bench.nginx import install
@@ -33,6 +33,8 @@ MEASUREMENTS: dict[str, Callable[[Stage], list[Row]]] = {
     "cluster": cluster.measure_cluster,
     "schedule": schedule.measure_schedule,
     "idle": idle.measure_idle,
+    "resume": resume.measure_resume,
+    "snapshots": snapshots.measure_snapshots,
 }
 
 

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import backfill, cluster, idle, quick, resume, schedule, snapshots
+from bench import backfill, cluster, idle, latency, memory, quick, resume, schedule, snapshots
 from bench.children import ROOT
 from bench.errors import BenchError
 from bench.nginx import install
+from bench.peers import race
 from bench.report import describe_machine, format_table, write_results
 from bench.rows import Row
 from bench.stage import Stage
@@ -35,6 +36,9 @@ MEASUREMENTS: dict[str, Callable[[Stage], list[Row]]] = {
     "idle": idle.measure_idle,
     "resume": resume.measure_resume,
     "snapshots": snapshots.measure_snapshots,
+    "latency": latency.measure_latency,
+    "memory": memory.measure_memory,
+    "peers": race.measure_peers,
 }
 
 

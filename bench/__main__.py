@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from bench.children import ROOT
 from bench.errors import BenchError
 from bench.nginx import install
 from bench.peers import race
+from bench.picture import write_picture
 from bench.report import describe_machine, format_table, write_results
 from bench.rows import Row
 from bench.stage import Stage
@@ -73,7 +75,12 @@ def _measure(args: argparse.Namespace) -> int:
             print(f"{time.monotonic() - began_at:.0f} s", flush=True)
     command = f"python -m bench {' '.join(sys.argv[1:])}".strip()
     scale = {"events": args.events, "rounds": args.rounds, "sources": args.sources}
-    write_results(args.output, rows, machine=machine, command=command, scale=scale)
+    date = datetime.now(timezone.utc)
+    write_results(args.output, rows, date=date, machine=machine, command=command, scale=scale)
+    caption = (
+        f"{machine['cores']} cores, {machine['cpu']}, Python {machine['python']}, {date:%Y-%m-%d}"
+    )
+    write_picture(args.output.with_suffix(".svg"), rows, caption=caption)
     print(f"\n{format_table(rows)}\n\nwritten to {args.output}")
     return 1 if any(row.reached is None for row in rows) else 0
 

@@ -93,9 +93,8 @@ class Child:
         """Seconds of processor that it and its children have used, of all threads."""
         ticks = 0
         for pid in _family(self.pid):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             # Of itself, and of the children that have ended.
-            ticks += sum(int(field) for field in fields[11:15])
+            ticks += sum(int(field) for field in _read_stat(pid)[11:15])
         return ticks / _TICKS
 
     @property
@@ -156,29 +155,35 @@ class Child:
         return " ".join(Path(part).name for part in self._argv[:4])
 
     def _watch(self) -> None:
-        while not self._is_over.wait(SAMPLE_S):
-            try:
-                rss_bytes = self.rss_bytes
-                # What it used is gone with the process, so the last reading stands for all.
-                self.last_cpu_s = self.cpu_s
-            except OSError:
-                if self._popen.poll() is not None:
-                    return
-                # One of its children has ended in between.
-                continue
+        while not self._is_over.wait(SAMPLE_S) and self._popen.poll() is None:
+            rss_bytes, cpu_s = self.rss_bytes, self.cpu_s
+            # A process that has just ended has no memory, and its times are gone: the last
+            # reading stands for all.
             if rss_bytes:
                 self.samples.append(Sample(time.time(), rss_bytes))
+                self.last_cpu_s = max(self.last_cpu_s, cpu_s)
 
 
 def _family(pid: int) -> list[int]:
     family = [pid]
     for member in family:
         for tasks in Path(f"/proc/{member}/task").glob("*/children"):
-            family += [int(child) for child in tasks.read_text().split()]
+            family += [int(child) for child in _read(tasks).split()]
     return family
 
 
+def _read_stat(pid: int) -> list[str]:
+    return _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+
+
 def _read_rss(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    # A process that has just ended has none.
+    lines = _read(Path(f"/proc/{pid}/status")).splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def _read(path: Path) -> str:
+    """Read a file of a process; empty where it has ended in the meantime."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

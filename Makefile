@@ -49,4 +49,4 @@ $(VENV)/.bench: $(VENV)/.ready
 	@touch $@
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .bench .hypothesis .mypy_cache .pytest_cache .ruff_cache build *.egg-info

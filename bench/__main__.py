@@ -6,13 +6,16 @@ import argparse
 import signal
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import backfill, cluster, quick
+from bench import backfill, cluster, idle, latency, memory, quick, resume, schedule, snapshots
 from bench.children import ROOT
 from bench.errors import BenchError
 from bench.nginx import install
+from bench.peers import race
+from bench.picture import write_picture
 from bench.report import describe_machine, format_table, write_results
 from bench.rows import Row
 from bench.stage import Stage
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 RESULTS = ROOT / "bench" / "results" / "latest.json"
 EVENTS = 300_000
+SOURCES = 1_000
 
 MEASUREMENTS: dict[str, Callable[[Stage], list[Row]]] = {
     "backfill": backfill.measure_backfill,
@@ -30,6 +34,13 @@ MEASUREMENTS: dict[str, Callable[[Stage], list[Row]]] = {
     "filters": backfill.measure_filters,
     "far-destination": backfill.measure_far_destination,
     "cluster": cluster.measure_cluster,
+    "schedule": schedule.measure_schedule,
+    "idle": idle.measure_idle,
+    "resume": resume.measure_resume,
+    "snapshots": snapshots.measure_snapshots,
+    "latency": latency.measure_latency,
+    "memory": memory.measure_memory,
+    "peers": race.measure_peers,
 }
 
 
@@ -56,15 +67,20 @@ def main() -> int:
 def _measure(args: argparse.Namespace) -> int:
     machine = describe_machine()
     rows: list[Row] = []
-    with Stage(args.events, args.rounds) as stage:
+    with Stage(args.events, args.rounds, args.sources) as stage:
         for name in args.only or MEASUREMENTS:
             began_at = time.monotonic()
             print(f"{name} ...", end=" ", flush=True)
             rows += _try(name, stage)
             print(f"{time.monotonic() - began_at:.0f} s", flush=True)
     command = f"python -m bench {' '.join(sys.argv[1:])}".strip()
-    scale = {"events": args.events, "rounds": args.rounds}
-    write_results(args.output, rows, machine=machine, command=command, scale=scale)
+    scale = {"events": args.events, "rounds": args.rounds, "sources": args.sources}
+    date = datetime.now(timezone.utc)
+    write_results(args.output, rows, date=date, machine=machine, command=command, scale=scale)
+    caption = (
+        f"{machine['cores']} cores, {machine['cpu']}, Python {machine['python']}, {date:%Y-%m-%d}"
+    )
+    write_picture(args.output.with_suffix(".svg"), rows, caption=caption)
     print(f"\n{format_table(rows)}\n\nwritten to {args.output}")
     return 1 if any(row.reached is None for row in rows) else 0
 
@@ -85,6 +101,7 @@ def _parse_arguments() -> argparse.Namespace:
         help=f"events of the backfill; all else scales with it ({EVENTS:,})",
     )
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contender (3)")
+    parser.add_argument("--sources", type=int, default=SOURCES, help=f"of the fleets ({SOURCES:,})")
     parser.add_argument(
         "--only", nargs="+", choices=MEASUREMENTS, metavar="NAME", help=", ".join(MEASUREMENTS)
     )

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench.contest import Contender, Run, compare, compete, describe
+from bench.errors import BenchError
 from bench.loops import UNWANTED, WANTED
 from bench.pages import PAGE_EVENTS
 from bench.rows import Row
@@ -167,8 +168,9 @@ def measure_filters(stage: Stage) -> list[Row]:
 def _check_equal_batches(runs: dict[str, list[Run]]) -> None:
     counts = {run.posts for done in runs.values() for run in done}
     if len(counts) > 1:
-        message = f"the contenders shipped {sorted(counts)} batches, so they filter differently"
-        raise ValueError(message)
+        raise BenchError(
+            f"the contenders shipped {sorted(counts)} batches, so they filter differently"
+        )
 
 
 def measure_far_destination(stage: Stage) -> list[Row]:

@@ -28,7 +28,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Sample(NamedTuple):
-    """The memory of a process at an instant of `time.time`."""
+    """The memory of a process and its children at an instant of `time.time`."""
 
     at: float
     rss_bytes: int
@@ -90,9 +90,17 @@ class Child:
 
     @property
     def cpu_s(self) -> float:
-        """Seconds of processor it has used, of all its threads."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        """Seconds of processor that it and its children have used, of all threads."""
+        ticks = 0
+        for pid in _family(self.pid):
+            # Of itself, and of the children that have ended.
+            ticks += sum(int(field) for field in _read_stat(pid)[11:15])
+        return ticks / _TICKS
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident memory of it and its children."""
+        return sum(_read_rss(pid) for pid in _family(self.pid))
 
     @property
     def output(self) -> str:
@@ -147,27 +155,35 @@ class Child:
         return " ".join(Path(part).name for part in self._argv[:4])
 
     def _watch(self) -> None:
-        path = Path(f"/proc/{self.pid}/status")
-        while not self._is_over.wait(SAMPLE_S):
-            try:
-                lines = path.read_text().splitlines()
-                # What it used is gone with the process, so the last reading stands for all.
-                self.last_cpu_s = self.cpu_s
-            except OSError:
-                return
-            found = [line for line in lines if line.startswith("VmRSS:")]
-            if found:
-                self.samples.append(Sample(time.time(), int(found[0].split()[1]) * 1024))
+        while not self._is_over.wait(SAMPLE_S) and self._popen.poll() is None:
+            rss_bytes, cpu_s = self.rss_bytes, self.cpu_s
+            # A process that has just ended has no memory, and its times are gone: the last
+            # reading stands for all.
+            if rss_bytes:
+                self.samples.append(Sample(time.time(), rss_bytes))
+                self.last_cpu_s = max(self.last_cpu_s, cpu_s)
 
 
-def rss_bytes(pid: int) -> int:
-    """Give the resident memory of a process.
+def _family(pid: int) -> list[int]:
+    family = [pid]
+    for member in family:
+        for tasks in Path(f"/proc/{member}/task").glob("*/children"):
+            family += [int(child) for child in _read(tasks).split()]
+    return family
 
-    Raises:
-        BenchError: It is gone.
-    """
+
+def _read_stat(pid: int) -> list[str]:
+    return _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+
+
+def _read_rss(pid: int) -> int:
+    lines = _read(Path(f"/proc/{pid}/status")).splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def _read(path: Path) -> str:
+    """Read a file of a process; empty where it has ended in the meantime."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
-    except (OSError, StopIteration):
-        raise BenchError(f"process {pid} is gone") from None
+        return path.read_text()
+    except OSError:
+        return ""

@@ -98,7 +98,7 @@ def _wait_for_posts(stage: Stage, contender: Contender, child: Child) -> None:
     # Looked at seldom: what counts is in the servers' log, and looking costs processor.
     child.wait_until(
         lambda: stage.siem.count() >= (contender.posts or 1),
-        "all posts",
+        f"{contender.posts} posts",
         POSTS_LIMIT_S,
         every_s=0.5,
     )

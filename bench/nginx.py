@@ -58,7 +58,7 @@ http {{
     # Listings: page by page out of a directory, and an empty page behind the last.
     location ~ ^/(?<set>[a-z0-9-]+)/events$ {{ try_files /$set/$arg_page.json /empty.json =404; }}
     # One file, after a while.
-    location ~ ^/after/(?<delay>[0-9.]+)/(?<file>[a-z]+\\.json)$ {{
+    location ~ ^/after/(?<delay>[0-9.]+)/(?<file>[a-z0-9-]+\\.json)$ {{
       echo_sleep $delay;
       echo_exec /$file;
     }}

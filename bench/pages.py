@@ -50,14 +50,22 @@ class Listing:
                 os.link(self._files / "all" / f"{number}.json", directory / f"{number}.json")
         return f"/first-{pages}/events"
 
+    def of_few(self, events: int) -> str:
+        """Give the name of a file of so many events, which the API serves after a while too."""
+        name = f"few-{events}.json"
+        (self._files / name).write_bytes(b'{"events":[%b]}' % b",".join(self._events(1)[:events]))
+        return name
+
     def _page(self, number: int) -> bytes:
+        return b'{"events":[%b],"next":"%d"}' % (b",".join(self._events(number)), number + 1)
+
+    def _events(self, number: int) -> list[bytes]:
         first = (number - 1) * PAGE_EVENTS
-        events = [
+        return [
             b'{"uuid":"%08x-%b","published":"%b",%b'
             % (first + index, uuid, format_instant(FIRST_AT + (first + index) * STEP), rest)
             for index, (uuid, rest) in enumerate(self._tails)
         ]
-        return b'{"events":[%b],"next":"%d"}' % (b",".join(events), number + 1)
 
 
 def format_instant(instant: datetime) -> bytes:

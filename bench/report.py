@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from bench.rows import Row
 
 WORDS = {True: "yes", False: "NO", None: "-"}
@@ -64,11 +65,17 @@ def describe_machine() -> dict[str, Any]:
 
 
 def write_results(
-    path: Path, rows: list[Row], *, machine: dict[str, Any], command: str, scale: dict[str, Any]
+    path: Path,
+    rows: list[Row],
+    *,
+    date: datetime,
+    machine: dict[str, Any],
+    command: str,
+    scale: dict[str, Any],
 ) -> None:
     """Write the file of results."""
     results = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": date.isoformat(timespec="seconds"),
         "machine": machine,
         "command": command,
         "scale": scale,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+NUMBER_PARAM = "number"
 START_TIME = "2025-01-01T00:00:00Z"
 
 
@@ -29,12 +30,14 @@ class Stage:
     Attributes:
         events: Of the backfill; the other measurements scale with it.
         rounds: How often each contender runs.
+        sources: Of the measurements with many.
         api: Serves listings.
         siem: Takes POST requests.
     """
 
     events: int
     rounds: int
+    sources: int
     directory: Path = field(init=False)
     api: Nginx = field(init=False)
     siem: Nginx = field(init=False)
@@ -70,6 +73,25 @@ class Stage:
         directory = self.directory / f"run-{self._count}"
         directory.mkdir()
         return directory
+
+    def fleet(self, path: str, /, **changes: Any) -> list[dict[str, Any]]:
+        """Write the configuration of many sources, which ask `path` with a number of their own.
+
+        One request is one poll: the listings that they ask for have one page.
+        """
+        return [
+            self.source(
+                path,
+                name=f"source-{number:04}",
+                **{
+                    "pagination": None,
+                    "params": {NUMBER_PARAM: str(number)},
+                    "flush_interval_ms": 1000,
+                    **changes,
+                },
+            )
+            for number in range(self.sources)
+        ]
 
     def source(self, path: str, siem_path: str = "/ingest", /, **changes: Any) -> dict[str, Any]:
         """Write a source's configuration; None takes a key out."""

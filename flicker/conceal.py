@@ -6,21 +6,20 @@ import json
 import re
 from collections import Counter
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlsplit
 
 from flicker.auth.static import request_headers
+from flicker.spelling import MIN_SECRET_CHARS, Spellings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from flicker.settings import Credentials, Endpoint, Secret
 
-MIN_SECRET_CHARS = 6
-"""Shorter header values (`1`, `json`) are no credentials, and turn up anywhere."""
-
-
-_PASSING_MARK = "\0" + "0passing" + "\0"
+_LOST_MARK = "\0" + "0passing" + "\0"
 """Nothing is ever put back in its place."""
+
+_MARKS = re.compile("\0([0-9])([^\0]*)\0")
 
 
 class Concealer:
@@ -64,27 +63,25 @@ class Concealer:
         self._secrets = {
             name: text for name, text in secrets.items() if len(text) >= MIN_SECRET_CHARS
         }
-        # The longest first: one secret may be the beginning of another.
-        self._names = sorted(self._secrets, key=lambda name: -len(self._secrets[name]))
-        # One pass over all of them, lest a secret be found in another's mark.
-        self._any = re.compile(
-            "|".join(f"({_any_spelling(self._secrets[name])})" for name in self._names) or r"(?!)"
-        )
+        self._names = list(self._secrets)
+        self._any = Spellings(self._secrets.values())
+        self._present = Spellings(())
 
     def conceal(self, text: str) -> str:
         """Put marks in the place of secrets."""
-
-        def mark(match: re.Match[str]) -> str:
-            name = self._names[(match.lastindex or 1) - 1]
-            spellings = _spellings(self._secrets[name])
-            spelling = spellings.index(match[0]) if match[0] in spellings else 0
-            return f"\0{spelling}{name}\0"
-
-        text = self._any.sub(mark, text)
-        for secret in sorted(self._passing(), key=len, reverse=True):
-            if len(secret) >= MIN_SECRET_CHARS:
-                text = re.sub(_any_spelling(secret), _PASSING_MARK, text)
-        return text
+        passing = tuple(self._passing())
+        if passing != self._present.texts:
+            self._present = Spellings(passing)
+        places = [(start, -end, self._names[at]) for start, end, at in self._any.find(text)]
+        places += [(start, -end, "") for start, end, _ in self._present.find(text)]
+        pieces, kept_to = [], 0
+        # The longest first: one secret may be the beginning of another.
+        for start, minus_end, name in sorted(places):
+            if start >= kept_to:
+                mark = self._mark(name, text[start:-minus_end]) if name else _LOST_MARK
+                pieces += [text[kept_to:start], mark]
+                kept_to = -minus_end
+        return "".join(pieces) + text[kept_to:]
 
     def restore(self, text: str) -> str:
         """Put secrets in the place of marks, spelt as they were.
@@ -98,11 +95,19 @@ class Concealer:
             secret = self._secrets.get(match[2])
             return match[0] if secret is None else _spellings(secret)[int(match[1])]
 
-        return re.sub("\0([0-3])([^\0]*)\0", fill, text)
+        return _MARKS.sub(fill, text)
 
     def redact(self, text: str) -> str:
         """Put stars in the place of secrets, for people to read."""
-        return self._any.sub("***", re.sub("\0[^\0]*\0", "***", text))
+        return self._any.hide(re.sub("\0[^\0]*\0", "***", text))
+
+    def _mark(self, name: str, spelt: str) -> str:
+        spellings = _spellings(self._secrets[name])
+        if spelt in spellings:
+            return f"\0{spellings.index(spelt)}{name}\0"
+        # In a spelling of another kind; what is escaped twice remains so.
+        is_once = unquote_plus(spelt) == unquote_plus(quote(self._secrets[name], safe="+"))
+        return f"\0{0 if is_once else _TWICE}{name}\0"
 
 
 def body_texts(body: Secret | None) -> list[tuple[str, str]]:
@@ -127,10 +132,7 @@ def body_texts(body: Secret | None) -> list[tuple[str, str]]:
 
 def hide(text: str, secrets: Iterable[str]) -> str:
     """Put stars in the place of secrets, in any spelling, for people to read."""
-    found = sorted({text for text in secrets if len(text) >= MIN_SECRET_CHARS}, key=len)
-    # The longest first: one secret may be the beginning of another.
-    pattern = "|".join(_any_spelling(secret) for secret in reversed(found))
-    return re.sub(pattern, "***", text) if pattern else text
+    return Spellings(secrets).hide(text)
 
 
 def secrets_of(credentials: Credentials) -> Iterator[str]:
@@ -159,15 +161,12 @@ def is_concealed(text: str) -> bool:
     return "\0" in text
 
 
-def _spellings(secret: str) -> tuple[str, str, str, str]:
-    return quote(secret, safe=""), secret, quote(secret), quote_plus(secret)
+def _spellings(secret: str) -> list[str]:
+    """Give those that a link has a secret in; marks have their numbers."""
+    once = [quote(secret, safe=""), secret, quote(secret), quote_plus(secret)]
+    twice = [quote(once[0]), quote(once[2]), quote(once[3])]
+    quoted = json.dumps(secret)[1:-1]
+    return [*once, *twice, quoted, quoted.replace("/", r"\/")]
 
 
-def _any_spelling(secret: str) -> str:
-    """Give a pattern for a secret with any of its characters percent-encoded."""
-    parts = []
-    for character in secret:
-        encoded = "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "replace"))
-        plain = r"(?:\+| )" if character == " " else re.escape(character)
-        parts.append(f"(?:(?i:{encoded})|{plain})")
-    return "".join(parts)
+_TWICE = 4

@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from flicker.conceal import MIN_SECRET_CHARS, body_texts, secrets_of
+from flicker.conceal import body_texts, secrets_of
+from flicker.spelling import MIN_SECRET_CHARS
 
 if TYPE_CHECKING:
     from flicker.settings import Settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -49,6 +50,26 @@ def test_no_spelling_of_a_secret_is_kept(spelling: str) -> None:
     assert (
         concealer.redact(url) == concealer.redact(kept) == "http://127.0.0.1/logs?token=***&after=x"
     )
+
+
+@pytest.mark.parametrize(
+    ("spelling", "restored"),
+    [
+        (quote(quote(SECRET, safe=""), safe=""), None),
+        (quote(quote(SECRET)), None),
+        (quote(quote_plus(SECRET)), None),
+        (json.dumps(SECRET)[1:-1], None),
+        (json.dumps(SECRET)[1:-1].replace("/", r"\/"), None),
+        (quote(quote(SECRET, safe=""), safe="").lower(), quote(quote(SECRET, safe=""))),
+    ],
+)
+def test_a_secret_that_is_escaped_twice_is_restored_so(spelling: str, restored: str | None) -> None:
+    """T67: an API gives its link inside another link's query."""
+    concealer = Concealer(Endpoint("http://127.0.0.1/"), (("token", Secret(SECRET)),))
+    kept = concealer.conceal(f"http://127.0.0.1/?to=%2Flogs%3Ftoken%3D{spelling}%26after%3Dx")
+    assert "tok" not in kept.replace("token%3D", "").replace("query:token", "")
+    expected = f"http://127.0.0.1/?to=%2Flogs%3Ftoken%3D{restored or spelling}%26after%3Dx"
+    assert concealer.restore(kept) == expected
 
 
 @pytest.mark.parametrize(

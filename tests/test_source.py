@@ -11,7 +11,8 @@ import time
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import quote
 
 import pytest
 
@@ -347,6 +348,23 @@ def test_a_fault_of_ours_is_logged_without_what_it_quotes(
         "ValueError",
         "RecursionError",
     ]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_is_asked_with_is_not_in_what_the_api_is_quoted_with(
+    caplog: pytest.LogCaptureFixture, method: Literal["GET", "POST"]
+) -> None:
+    """T67: a key in parameters or body, in a refusal that has the query percent-encoded."""
+    key = "key/QpCore88yy+Z="
+    ways: dict[str, dict[str, Any]] = {
+        "GET": {"params": (("api_token", Secret(key)),)},
+        "POST": {"body": Secret(json.dumps({"auth": {"api_token": key}}))},
+    }
+    refusal = {"ok": False, "error": f"no such query: api_token={quote(key, safe='')}&a=1"}
+    with ScriptedApi(lambda _: Response(body=refusal)) as api:
+        source = source_of(api.url, None, method=method, success_field="ok", **ways[method])
+        Drive(source).until(lambda: said(caplog))
+    assert said(caplog)[0].reason.endswith("It says: no such query: api_token=***&a=1")
 
 
 # Nothing lost, nothing twice

@@ -14,7 +14,10 @@ from flicker.spelling import MIN_SECRET_CHARS, Spellings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from flicker.settings import Credentials, Endpoint, Secret
+    from flicker.settings import Basic, Credentials, Endpoint, Secret
+
+RANDOM_CHARS = 20
+"""From this length on, a username with letters and digits is taken for a key."""
 
 _LOST_MARK = "\0" + "0passing" + "\0"
 """Nothing is ever put back in its place."""
@@ -59,7 +62,7 @@ class Concealer:
             secrets[f"header:{name.lower()}"] = value.split()[-1] if value.split() else ""
         credentials = endpoint.credentials
         if credentials.basic is not None:
-            secrets["basic:password"] = credentials.basic.password.reveal()
+            secrets |= {f"basic:{part}": text for part, text in basic_secrets(credentials.basic)}
         self._secrets = {
             name: text for name, text in secrets.items() if len(text) >= MIN_SECRET_CHARS
         }
@@ -130,6 +133,22 @@ def body_texts(body: Secret | None) -> list[tuple[str, str]]:
     return found
 
 
+def basic_secrets(basic: Basic) -> list[tuple[str, str]]:
+    """Give the password, and the username where that is the key, by their names.
+
+    Some vendors (Stripe, Tailscale) have an API key in the place of the name.
+    """
+    username, password = basic.username.reveal(), basic.password.reveal()
+    is_random = (
+        len(username) >= RANDOM_CHARS
+        and any(map(str.isalpha, username))
+        and any(map(str.isdigit, username))
+    )
+    is_alone = len(password) < MIN_SECRET_CHARS
+    is_key = "@" not in username and (is_alone or is_random)
+    return [("password", password), *([("username", username)] if is_key else [])]
+
+
 def hide(text: str, secrets: Iterable[str]) -> str:
     """Put stars in the place of secrets, in any spelling, for people to read."""
     return Spellings(secrets).hide(text)
@@ -138,7 +157,7 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 def secrets_of(credentials: Credentials) -> Iterator[str]:
     """Give every text of a way to authenticate that nobody may see."""
     if credentials.basic is not None:
-        yield credentials.basic.password.reveal()
+        yield from (text for _, text in basic_secrets(credentials.basic))
     secrets = [credentials.bearer, credentials.api_key]
     secrets += [credentials.header[1]] if credentials.header is not None else []
     oauth2, jwt_bearer, signer = credentials.oauth2, credentials.jwt_bearer, credentials.signer

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flicker.auth.static import request_headers
-from flicker.conceal import Concealer, is_concealed
+from flicker.conceal import Concealer, hide, is_concealed, secrets_of
 from flicker.settings import Basic, Credentials, Endpoint, Secret
 
 SECRET = "s3 cr+t/=tok\u00e9n"
@@ -103,6 +103,32 @@ def test_every_configured_credential_is_concealed(endpoint: Endpoint, shown: str
     assert shown not in concealer.conceal(f"http://h/?x={shown}&y")
     assert concealer.restore(concealer.conceal(f"http://h/?x={shown}")) == f"http://h/?x={shown}"
     assert concealer.redact(f"got {shown}") == "got ***"
+
+
+@pytest.mark.parametrize(
+    ("username", "password", "is_key"),
+    [
+        ("tskey-api", "", True),
+        ("freshkey", "X", True),
+        ("an-api-key-with-20-chars", "a-password", True),
+        ("admin", "", False),
+        ("me@example.com/token", "a-password", False),
+        ("me@example.com", "", False),
+        ("flicker-service", "a-password", False),
+        ("flicker-service-account", "a-password", False),
+    ],
+)
+def test_a_username_is_concealed_where_it_is_the_key(
+    username: str, password: str, *, is_key: bool
+) -> None:
+    """T67: names of people and services are left to be read."""
+    credentials = Credentials(basic=Basic(Secret(username), Secret(password)))
+    concealer = Concealer(Endpoint("http://h/", credentials=credentials))
+    assert concealer.redact(f"no user {username}") == f"no user {'***' if is_key else username}"
+    assert (hide(username, secrets_of(credentials)) == "***") == is_key
+    kept = concealer.conceal(f"http://h/?user={username}")
+    assert is_concealed(kept) == is_key
+    assert concealer.restore(kept) == f"http://h/?user={username}"
 
 
 def test_a_kept_link_gets_the_secret_of_that_day() -> None:

@@ -1,12 +1,15 @@
-"""Texts found however they are spelt: as they are, or escaped for a URL, for JSON, for HTML."""
+"""Texts found however they are spelt: as they are, or escaped, or in Base64."""
 
 from __future__ import annotations
 
 import html
 import re
 import sys
+from base64 import b64encode
 from functools import cached_property, lru_cache
+from string import ascii_letters, digits
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +28,8 @@ _ESCAPES = re.compile(
     r"|[\"'\\/bfnrt])"
     r"|&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|amp|lt|gt|quot|apos);"
 )
+_BASE64 = frozenset(ascii_letters + digits + "+/")
+_FROM_URL_SAFE = str.maketrans("-_", "+/")
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -73,14 +78,52 @@ class Spellings:
         return list(found)
 
     def hide(self, text: str) -> str:
-        """Put stars in the place of the texts, for people to read."""
+        """Put stars in the place of the texts, for people to read.
+
+        Of Base64 that has one of them in it, nothing is left.
+        """
+        places = {(start, end) for start, end, _ in self.find(text)}
+        places |= set(self._find_encoded(text))
         pieces, shown_to = [], 0
-        for start, end, _ in sorted(self.find(text)):
+        for start, end in sorted(places):
             if end > shown_to:
                 # One that overlaps the last shares its stars.
                 pieces += [text[shown_to:start], _STARS] if start >= shown_to else []
                 shown_to = end
         return "".join(pieces) + text[shown_to:]
+
+    @cached_property
+    def _encoded(self) -> set[str]:
+        return {
+            encoded
+            for text in self.texts
+            if len(text) >= MIN_SECRET_CHARS
+            # HTTP Basic has id and secret percent-encoded in it (RFC 6749, section 2.3.1).
+            for form in {text, quote(text, safe=""), quote_plus(text)}
+            for encoded in _base64_of(form)
+        }
+
+    def _find_encoded(self, text: str) -> Iterator[tuple[int, int]]:
+        for reading in _readings(text):
+            searched = reading.text.translate(_FROM_URL_SAFE)
+            for encoded in self._encoded:
+                for at in _places(searched, encoded):
+                    start, end = at, at + len(encoded)
+                    while start > 0 and searched[start - 1] in _BASE64:
+                        start -= 1
+                    while end < len(searched) and searched[end] in _BASE64:
+                        end += 1
+                    end += len(searched[end : end + 2]) - len(searched[end : end + 2].lstrip("="))
+                    yield reading.starts[start], reading.starts[end]
+
+
+def _base64_of(text: str) -> Iterator[str]:
+    """Give what Base64 has of a text, wherever the text stands in what is encoded."""
+    octets = text.encode("utf-8", "surrogatepass")
+    for before in range(3):
+        encoded = b64encode(bytes(before) + octets).decode()
+        # The first and the last character may have bits of what stands beside it.
+        yield encoded[-(-before * 8 // 6) : (before + len(octets)) * 8 // 6]
 
 
 def _blank(text: str) -> str:

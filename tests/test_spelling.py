@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from base64 import b64encode, urlsafe_b64encode
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -61,6 +62,25 @@ def test_each_character_may_be_spelt_in_its_own_way() -> None:
     searched = Spellings(["a/b+c=d é"])
     assert searched.hide(r"x a\/b\u002Bc%3dd+%C3%a9 y") == "x *** y"
     assert searched.hide("x %61%252Fb%252bc=d%20é y") == "x *** y"
+
+
+@pytest.mark.parametrize("name", ["", "a", "ab", "abc", "a%C3"])
+@pytest.mark.parametrize("length", [6, 7, 8, 20])
+def test_base64_of_a_text_is_hidden_whole(name: str, length: int) -> None:
+    """T67: alone, behind a name as HTTP Basic has it, or in the middle of something."""
+    text = "s\u00fc\u00ff?>~cret-of-the-client"[:length]
+    searched = Spellings([text])
+    for whole in (text, f"{name}:{text}", f"{name}:{quote_plus(text)}", f'{{"{name}": "{text}"}}'):
+        encoded = b64encode(whole.encode()).decode()
+        for spelt in (encoded, urlsafe_b64encode(whole.encode()).decode().rstrip("=")):
+            assert searched.hide(f"bad:{spelt}.") == "bad:***."
+            assert searched.hide(f"bad:{quote(spelt, safe='')}.") == "bad:***."
+            assert searched.hide(f'"{spelt}"'.replace("/", r"\/")) == '"***"'
+
+
+def test_other_base64_is_shown() -> None:
+    encoded = b64encode(b"user:another-secret").decode()
+    assert Spellings(["the-secret"]).hide(encoded) == encoded
 
 
 def test_nothing_of_texts_that_overlap_is_shown() -> None:

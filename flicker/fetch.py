@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flicker.settings import Source
 
 OK = 200
+EXCERPT_CHARS = 200
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Fetch:
             if is_quota_exhausted(reply.headers):
                 self.pause_s = reply.wait_s
         except ErrorBodyError as error:
-            said = self._client.redact(error.excerpt)
+            said = self._client.redact(error.excerpt)[:EXCERPT_CHARS]
             self.error = ErrorBodyError(f"{error}. It says: {said}" if said else str(error))
         except RequestError as error:
             self.error = error

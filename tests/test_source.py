@@ -367,6 +367,23 @@ def test_what_is_asked_with_is_not_in_what_the_api_is_quoted_with(
     assert said(caplog)[0].reason.endswith("It says: no such query: api_token=***&a=1")
 
 
+@pytest.mark.parametrize("before", [0, 100, 185])
+def test_no_part_of_a_long_token_is_in_what_the_api_says(
+    caplog: pytest.LogCaptureFixture, before: int
+) -> None:
+    """T67: also where what it says is cut short in the middle of the token."""
+    token = "".join(f"tok{number:05}" for number in range(200))
+    refusal = {"error": [f"{'x' * before} bad token {token}, get another one"]}
+    with ScriptedApi(lambda _: Response(body=refusal)) as api:
+        endpoint = Endpoint(api.url, credentials=Credentials(bearer=Secret(token)))
+        source = source_of(api.url, None, endpoint=endpoint, error_field="error")
+        Drive(source).until(lambda: said(caplog))
+    reason = said(caplog)[0].reason
+    assert "It says: " in reason
+    assert len(reason) < 600
+    assert "tok0" not in reason
+
+
 # Nothing lost, nothing twice
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from flicker.auth.static import request_headers
 from flicker.spelling import MIN_SECRET_CHARS, Spellings
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from flicker.settings import Basic, Credentials, Endpoint, Secret
 
 RANDOM_CHARS = 20
-"""From this length on, a username with letters and digits is taken for a key."""
+"""From this length on, a username or part of a path with letters and digits is taken for a key."""
 
 _LOST_MARK = "\0" + "0passing" + "\0"
 """Nothing is ever put back in its place."""
@@ -50,7 +52,7 @@ class Concealer:
         self._passing = passing
         secrets: dict[str, str] = {}
         times: Counter[str] = Counter()
-        query = parse_qsl(urlsplit(endpoint.url).query)
+        query = query_secrets(endpoint.url)
         for name, value in [*query, *((name, value.reveal()) for name, value in params)]:
             # A name may stand for several values, of which none may be kept.
             number = times[name]
@@ -58,8 +60,9 @@ class Concealer:
             secrets[f"query#{number}:{name}" if number else f"query:{name}"] = value
         secrets |= {f"body:{path}": text for path, text in body_texts(body)}
         for name, value in request_headers(endpoint).items():
-            # `Bearer abc`: the token may come back without its scheme.
-            secrets[f"header:{name.lower()}"] = value.split()[-1] if value.split() else ""
+            for number, part in enumerate(header_secrets(value)):
+                numbered = f"header#{number}" if number else "header"
+                secrets[f"{numbered}:{name.lower()}"] = part
         credentials = endpoint.credentials
         if credentials.basic is not None:
             secrets |= {f"basic:{part}": text for part, text in basic_secrets(credentials.basic)}
@@ -68,6 +71,8 @@ class Concealer:
         }
         self._names = list(self._secrets)
         self._any = Spellings(self._secrets.values())
+        # A path is the same in each link, which would not be one without it.
+        self._shown = Spellings([*self._secrets.values(), *path_secrets(endpoint.url)])
         self._present = Spellings(())
 
     def conceal(self, text: str) -> str:
@@ -102,7 +107,7 @@ class Concealer:
 
     def redact(self, text: str) -> str:
         """Put stars in the place of secrets, for people to read."""
-        return self._any.hide(re.sub("\0[^\0]*\0", "***", text))
+        return self._shown.hide(re.sub("\0[^\0]*\0", "***", text))
 
     def _mark(self, name: str, spelt: str) -> str:
         spellings = _spellings(self._secrets[name])
@@ -139,14 +144,41 @@ def basic_secrets(basic: Basic) -> list[tuple[str, str]]:
     Some vendors (Stripe, Tailscale) have an API key in the place of the name.
     """
     username, password = basic.username.reveal(), basic.password.reveal()
-    is_random = (
-        len(username) >= RANDOM_CHARS
-        and any(map(str.isalpha, username))
-        and any(map(str.isdigit, username))
-    )
     is_alone = len(password) < MIN_SECRET_CHARS
-    is_key = "@" not in username and (is_alone or is_random)
+    is_key = "@" not in username and (is_alone or _is_random(username))
     return [("password", password), *([("username", username)] if is_key else [])]
+
+
+def query_secrets(url: str) -> list[tuple[str, str]]:
+    """Give what a URL asks with, by its names; a key may stand there without a name."""
+    pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
+    pairs = [(name, value) if value else ("", name) for name, value in pairs]
+    return [(name, value) for name, value in pairs if name or _is_random(value)]
+
+
+def path_secrets(url: str) -> list[str]:
+    """Give the parts of a URL's path that look like keys: some collectors take theirs there."""
+    return [part for part in map(unquote, urlsplit(url).path.split("/")) if _is_random(part)]
+
+
+def header_secrets(value: str) -> list[str]:
+    """Give what of a header's value may come back without the rest.
+
+    The token without its scheme comes first, then the values of
+    `Token token="abc"` or a cookie, and the password of HTTP Basic.
+    """
+    words = value.split()
+    if not words:
+        return []
+    parts = [words[-1], *re.findall(r"""=["']?([^\s"',;=]+)""", value)]
+    if words[0].lower() == "basic":
+        with suppress(ValueError):
+            parts.append(b64decode(words[-1]).decode().partition(":")[2])
+    return parts
+
+
+def _is_random(text: str) -> bool:
+    return len(text) >= RANDOM_CHARS and any(map(str.isalpha, text)) and any(map(str.isdigit, text))
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
@@ -159,7 +191,9 @@ def secrets_of(credentials: Credentials) -> Iterator[str]:
     if credentials.basic is not None:
         yield from (text for _, text in basic_secrets(credentials.basic))
     secrets = [credentials.bearer, credentials.api_key]
-    secrets += [credentials.header[1]] if credentials.header is not None else []
+    if credentials.header is not None:
+        yield from header_secrets(credentials.header[1].reveal())
+        secrets.append(credentials.header[1])
     oauth2, jwt_bearer, signer = credentials.oauth2, credentials.jwt_bearer, credentials.signer
     if oauth2 is not None:
         secrets += [oauth2.client_secret, oauth2.refresh_token]
@@ -171,7 +205,8 @@ def secrets_of(credentials: Credentials) -> Iterator[str]:
     if signer is not None:
         secrets += [value for _, value in signer.options]
     for token_url in (grant.token_url for grant in (oauth2, jwt_bearer) if grant is not None):
-        yield from (value for _, value in parse_qsl(urlsplit(token_url).query))
+        yield from (value for _, value in query_secrets(token_url))
+        yield from path_secrets(token_url)
     yield from (secret.reveal() for secret in secrets if secret is not None)
 
 

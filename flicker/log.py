@@ -9,9 +9,14 @@ import traceback
 from abc import ABC, abstractmethod
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
 
-from flicker.conceal import body_texts, secrets_of
+from flicker.conceal import (
+    body_texts,
+    header_secrets,
+    path_secrets,
+    query_secrets,
+    secrets_of,
+)
 from flicker.spelling import Spellings
 
 if TYPE_CHECKING:
@@ -70,9 +75,11 @@ def _secrets_of(settings: Settings) -> set[str]:
     texts: set[str] = set()
     for source in settings.sources:
         for endpoint in (source.endpoint, source.destination.endpoint):
-            texts |= {value.reveal() for _, value in endpoint.headers}
+            for _, value in endpoint.headers:
+                texts |= {value.reveal(), *header_secrets(value.reveal())}
             texts |= set(secrets_of(endpoint.credentials))
-            texts |= {value for _, value in parse_qsl(urlsplit(endpoint.url).query)}
+            texts |= {value for _, value in query_secrets(endpoint.url)}
+            texts |= set(path_secrets(endpoint.url))
         texts |= {value.reveal() for _, value in source.params}
     texts |= {text.split()[-1] for text in texts if text.split()}
     return texts | {text for source in settings.sources for _, text in body_texts(source.body)}

@@ -83,6 +83,13 @@ def test_a_secret_that_is_escaped_twice_is_restored_so(spelling: str, restored: 
             "abcdef",
         ),
         (Endpoint("http://h/", headers=(("Authorization", Secret("SSWS abcdef")),)), "abcdef"),
+        (Endpoint("http://h/", headers=(("X-Auth", Secret('Token token="abcdef"')),)), "abcdef"),
+        (Endpoint("http://h/", headers=(("Cookie", Secret("sid=abcdef; a=1")),)), "abcdef"),
+        (
+            Endpoint("http://h/", headers=(("Authorization", Secret("Basic bWU6YWJjZGVm")),)),
+            "abcdef",
+        ),
+        (Endpoint("http://h/?abcdef1234567890abcdef"), "abcdef1234567890abcdef"),
         (
             Endpoint(
                 "http://h/", credentials=Credentials(basic=Basic(Secret("me"), Secret("abcdef")))
@@ -165,6 +172,17 @@ def test_a_secret_that_begins_another_leaves_nothing_of_it() -> None:
     concealer = concealer_of("abcdef-and-more", short="abcdef", mid="abcdef-and")
     assert "more" not in concealer.conceal("http://h/?t=abcdef-and-more")
     assert concealer.redact("t=abcdef-and-more&s=abcdef") == "t=***&s=***"
+
+
+def test_keys_in_a_path_are_redacted_and_remain_in_links() -> None:
+    """T67: some collectors take their token there; a link without its path would be none."""
+    url = "http://h/receiver/v1/ab%2Fcdef1234567890abcdef/logs?pretty"
+    concealer = Concealer(Endpoint(url))
+    assert concealer.redact("POST /receiver/v1/ab/cdef1234567890abcdef/logs?pretty") == (
+        "POST /receiver/v1/***/logs?pretty"
+    )
+    assert concealer.redact(url) == "http://h/receiver/v1/***/logs?pretty"
+    assert concealer.conceal(url) == url
 
 
 def test_short_values_are_no_secrets() -> None:

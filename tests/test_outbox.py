@@ -532,6 +532,17 @@ def test_credentials_that_the_destination_echoes_escaped_are_kept_nowhere(
     assert json.loads(line)["response"] == '{"errors": ["Bearer *** is wrong"]}'
 
 
+def test_keys_in_the_destinations_path_are_in_no_dead_letter(bench: Bench, server: Server) -> None:
+    """T67: error pages name the path that was asked for."""
+    path = "/receiver/v1/0123456789abcdef-key"
+    server.respond = always(Response(400, body=f'{{"path": "{path}"}}'))
+    outbox = bench.outbox(server, path=path)
+    outbox.add(records(1))
+    eventually(lambda: outbox.owed == 0)
+    (line,) = bench.dead_path.read_text().splitlines()
+    assert json.loads(line)["response"] == '{"path": "/receiver/v1/***"}'
+
+
 def test_path_and_query_of_the_destination_are_in_no_log_and_no_snapshot(
     bench: Bench, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:

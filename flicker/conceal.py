@@ -80,13 +80,16 @@ class Concealer:
         passing = tuple(self._passing())
         if passing != self._present.texts:
             self._present = Spellings(passing)
-        places = [(start, -end, self._names[at]) for start, end, at in self._any.find(text)]
-        places += [(start, -end, "") for start, end, _ in self._present.find(text)]
+        lost = len(self._names)
+        places = [(start, -end, number) for start, end, number in self._any.find(text)]
+        places += [(start, -end, lost) for start, end, _ in self._present.find(text)]
         pieces, kept_to = [], 0
-        # The longest first: one secret may be the beginning of another.
-        for start, minus_end, name in sorted(places):
+        # The longest first: one secret may be the beginning of another. Of two
+        # that are the same, what stands in the query stays in a link.
+        for start, minus_end, number in sorted(places):
             if start >= kept_to:
-                mark = self._mark(name, text[start:-minus_end]) if name else _LOST_MARK
+                spelt = text[start:-minus_end]
+                mark = _LOST_MARK if number == lost else self._mark(self._names[number], spelt)
                 pieces += [text[kept_to:start], mark]
                 kept_to = -minus_end
         return "".join(pieces) + text[kept_to:]

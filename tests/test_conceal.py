@@ -144,6 +144,12 @@ def test_a_kept_link_gets_the_secret_of_that_day() -> None:
     assert concealer_of("new/secret").restore(kept) == "http://h/?t=new%2Fsecret&p=2"
 
 
+def test_of_two_uses_of_a_secret_a_link_has_that_in_the_query() -> None:
+    """T67: each may be rotated on its own."""
+    kept = concealer_of("old-secret", t="old-secret").conceal("http://h/?t=old-secret")
+    assert concealer_of("newer-secret", t="in-query").restore(kept) == "http://h/?t=in-query"
+
+
 def test_a_secret_that_is_gone_leaves_its_mark() -> None:
     """T67: so that the link can be known as useless."""
     kept = concealer_of("old-secret").conceal("http://h/?t=old-secret")

@@ -107,7 +107,11 @@ class Spellings:
         for reading in _readings(text):
             searched = reading.text.translate(_FROM_URL_SAFE)
             for encoded in self._encoded:
+                end = 0
                 for at in _places(searched, encoded):
+                    if at < end:
+                        # In what was given already; a server may repeat itself endlessly.
+                        continue
                     start, end = at, at + len(encoded)
                     while start > 0 and searched[start - 1] in _BASE64:
                         start -= 1

@@ -94,6 +94,7 @@ class Client:
         max_response_bytes: Bound on a body, compressed or not.
         connections: Connections kept open.
         authenticator: Adds to the configured headers of each request of `ask`.
+        concealer: Knows what is asked with, where that is more than the endpoint.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Client:
         max_response_bytes: int = 1 << 20,
         connections: int = 1,
         authenticator: Authenticator | None = None,
+        concealer: Concealer | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._authenticator = authenticator
@@ -134,7 +136,7 @@ class Client:
         self._own_names = {name.lower() for name in own}
         replaced = {name.lower() for name in own}
         self._headers = {k: v for k, v in self._headers.items() if k.lower() not in replaced} | own
-        self._concealer = Concealer(endpoint)
+        self._concealer = concealer or Concealer(endpoint)
 
     def ask(self, request: PageRequest) -> Reply:
         """Ask the endpoint's origin for a page, following redirects within it.

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from flicker.auth.static import request_headers
+from flicker.spelling import MIN_SECRET_CHARS, Spellings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from flicker.settings import Credentials, Endpoint, Secret
+    from flicker.settings import Basic, Credentials, Endpoint, Secret
 
-MIN_SECRET_CHARS = 6
-"""Shorter header values (`1`, `json`) are no credentials, and turn up anywhere."""
+RANDOM_CHARS = 20
+"""From this length on, a username or part of a path with letters and digits is taken for a key."""
 
-
-_PASSING_MARK = "\0" + "0passing" + "\0"
+_LOST_MARK = "\0" + "0passing" + "\0"
 """Nothing is ever put back in its place."""
+
+_MARKS = re.compile("\0([0-9])([^\0]*)\0")
 
 
 class Concealer:
@@ -48,7 +52,7 @@ class Concealer:
         self._passing = passing
         secrets: dict[str, str] = {}
         times: Counter[str] = Counter()
-        query = parse_qsl(urlsplit(endpoint.url).query)
+        query = query_secrets(endpoint.url)
         for name, value in [*query, *((name, value.reveal()) for name, value in params)]:
             # A name may stand for several values, of which none may be kept.
             number = times[name]
@@ -56,35 +60,39 @@ class Concealer:
             secrets[f"query#{number}:{name}" if number else f"query:{name}"] = value
         secrets |= {f"body:{path}": text for path, text in body_texts(body)}
         for name, value in request_headers(endpoint).items():
-            # `Bearer abc`: the token may come back without its scheme.
-            secrets[f"header:{name.lower()}"] = value.split()[-1] if value.split() else ""
+            for number, part in enumerate(header_secrets(value)):
+                numbered = f"header#{number}" if number else "header"
+                secrets[f"{numbered}:{name.lower()}"] = part
         credentials = endpoint.credentials
         if credentials.basic is not None:
-            secrets["basic:password"] = credentials.basic.password.reveal()
+            secrets |= {f"basic:{part}": text for part, text in basic_secrets(credentials.basic)}
         self._secrets = {
             name: text for name, text in secrets.items() if len(text) >= MIN_SECRET_CHARS
         }
-        # The longest first: one secret may be the beginning of another.
-        self._names = sorted(self._secrets, key=lambda name: -len(self._secrets[name]))
-        # One pass over all of them, lest a secret be found in another's mark.
-        self._any = re.compile(
-            "|".join(f"({_any_spelling(self._secrets[name])})" for name in self._names) or r"(?!)"
-        )
+        self._names = list(self._secrets)
+        self._any = Spellings(self._secrets.values())
+        # A path is the same in each link, which would not be one without it.
+        self._shown = Spellings([*self._secrets.values(), *path_secrets(endpoint.url)])
+        self._present = Spellings(())
 
     def conceal(self, text: str) -> str:
         """Put marks in the place of secrets."""
-
-        def mark(match: re.Match[str]) -> str:
-            name = self._names[(match.lastindex or 1) - 1]
-            spellings = _spellings(self._secrets[name])
-            spelling = spellings.index(match[0]) if match[0] in spellings else 0
-            return f"\0{spelling}{name}\0"
-
-        text = self._any.sub(mark, text)
-        for secret in sorted(self._passing(), key=len, reverse=True):
-            if len(secret) >= MIN_SECRET_CHARS:
-                text = re.sub(_any_spelling(secret), _PASSING_MARK, text)
-        return text
+        passing = tuple(self._passing())
+        if passing != self._present.texts:
+            self._present = Spellings(passing)
+        lost = len(self._names)
+        places = [(start, -end, number) for start, end, number in self._any.find(text)]
+        places += [(start, -end, lost) for start, end, _ in self._present.find(text)]
+        pieces, kept_to = [], 0
+        # The longest first: one secret may be the beginning of another. Of two
+        # that are the same, what stands in the query stays in a link.
+        for start, minus_end, number in sorted(places):
+            if start >= kept_to:
+                spelt = text[start:-minus_end]
+                mark = _LOST_MARK if number == lost else self._mark(self._names[number], spelt)
+                pieces += [text[kept_to:start], mark]
+                kept_to = -minus_end
+        return "".join(pieces) + text[kept_to:]
 
     def restore(self, text: str) -> str:
         """Put secrets in the place of marks, spelt as they were.
@@ -98,11 +106,19 @@ class Concealer:
             secret = self._secrets.get(match[2])
             return match[0] if secret is None else _spellings(secret)[int(match[1])]
 
-        return re.sub("\0([0-3])([^\0]*)\0", fill, text)
+        return _MARKS.sub(fill, text)
 
     def redact(self, text: str) -> str:
         """Put stars in the place of secrets, for people to read."""
-        return self._any.sub("***", re.sub("\0[^\0]*\0", "***", text))
+        return self._shown.hide(re.sub("\0[^\0]*\0", "***", text))
+
+    def _mark(self, name: str, spelt: str) -> str:
+        spellings = _spellings(self._secrets[name])
+        if spelt in spellings:
+            return f"\0{spellings.index(spelt)}{name}\0"
+        # In a spelling of another kind; what is escaped twice remains so.
+        is_once = unquote_plus(spelt) == unquote_plus(quote(self._secrets[name], safe="+"))
+        return f"\0{0 if is_once else _TWICE}{name}\0"
 
 
 def body_texts(body: Secret | None) -> list[tuple[str, str]]:
@@ -125,20 +141,62 @@ def body_texts(body: Secret | None) -> list[tuple[str, str]]:
     return found
 
 
+def basic_secrets(basic: Basic) -> list[tuple[str, str]]:
+    """Give the password, and the username where that is the key, by their names.
+
+    Some vendors (Stripe, Tailscale) have an API key in the place of the name.
+    """
+    username, password = basic.username.reveal(), basic.password.reveal()
+    is_alone = len(password) < MIN_SECRET_CHARS
+    is_key = "@" not in username and (is_alone or _is_random(username))
+    return [("password", password), *([("username", username)] if is_key else [])]
+
+
+def query_secrets(url: str) -> list[tuple[str, str]]:
+    """Give what a URL asks with, by its names; a key may stand there without a name."""
+    pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
+    pairs = [(name, value) if value else ("", name) for name, value in pairs]
+    return [(name, value) for name, value in pairs if name or _is_random(value)]
+
+
+def path_secrets(url: str) -> list[str]:
+    """Give the parts of a URL's path that look like keys: some collectors take theirs there."""
+    return [part for part in map(unquote, urlsplit(url).path.split("/")) if _is_random(part)]
+
+
+def header_secrets(value: str) -> list[str]:
+    """Give what of a header's value may come back without the rest.
+
+    The token without its scheme comes first, then the values of
+    `Token token="abc"` or a cookie, and the password of HTTP Basic.
+    """
+    words = value.split()
+    if not words:
+        return []
+    parts = [words[-1], *re.findall(r"""=["']?([^\s"',;=]+)""", value)]
+    if words[0].lower() == "basic":
+        with suppress(ValueError):
+            parts.append(b64decode(words[-1]).decode().partition(":")[2])
+    return parts
+
+
+def _is_random(text: str) -> bool:
+    return len(text) >= RANDOM_CHARS and any(map(str.isalpha, text)) and any(map(str.isdigit, text))
+
+
 def hide(text: str, secrets: Iterable[str]) -> str:
     """Put stars in the place of secrets, in any spelling, for people to read."""
-    found = sorted({text for text in secrets if len(text) >= MIN_SECRET_CHARS}, key=len)
-    # The longest first: one secret may be the beginning of another.
-    pattern = "|".join(_any_spelling(secret) for secret in reversed(found))
-    return re.sub(pattern, "***", text) if pattern else text
+    return Spellings(secrets).hide(text)
 
 
 def secrets_of(credentials: Credentials) -> Iterator[str]:
     """Give every text of a way to authenticate that nobody may see."""
     if credentials.basic is not None:
-        yield credentials.basic.password.reveal()
+        yield from (text for _, text in basic_secrets(credentials.basic))
     secrets = [credentials.bearer, credentials.api_key]
-    secrets += [credentials.header[1]] if credentials.header is not None else []
+    if credentials.header is not None:
+        yield from header_secrets(credentials.header[1].reveal())
+        secrets.append(credentials.header[1])
     oauth2, jwt_bearer, signer = credentials.oauth2, credentials.jwt_bearer, credentials.signer
     if oauth2 is not None:
         secrets += [oauth2.client_secret, oauth2.refresh_token]
@@ -150,7 +208,8 @@ def secrets_of(credentials: Credentials) -> Iterator[str]:
     if signer is not None:
         secrets += [value for _, value in signer.options]
     for token_url in (grant.token_url for grant in (oauth2, jwt_bearer) if grant is not None):
-        yield from (value for _, value in parse_qsl(urlsplit(token_url).query))
+        yield from (value for _, value in query_secrets(token_url))
+        yield from path_secrets(token_url)
     yield from (secret.reveal() for secret in secrets if secret is not None)
 
 
@@ -159,15 +218,12 @@ def is_concealed(text: str) -> bool:
     return "\0" in text
 
 
-def _spellings(secret: str) -> tuple[str, str, str, str]:
-    return quote(secret, safe=""), secret, quote(secret), quote_plus(secret)
+def _spellings(secret: str) -> list[str]:
+    """Give those that a link has a secret in; marks have their numbers."""
+    once = [quote(secret, safe=""), secret, quote(secret), quote_plus(secret)]
+    twice = [quote(once[0]), quote(once[2]), quote(once[3])]
+    quoted = json.dumps(secret)[1:-1]
+    return [*once, *twice, quoted, quoted.replace("/", r"\/")]
 
 
-def _any_spelling(secret: str) -> str:
-    """Give a pattern for a secret with any of its characters percent-encoded."""
-    parts = []
-    for character in secret:
-        encoded = "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "replace"))
-        plain = r"(?:\+| )" if character == " " else re.escape(character)
-        parts.append(f"(?:(?i:{encoded})|{plain})")
-    return "".join(parts)
+_TWICE = 4

@@ -74,7 +74,8 @@ class ErrorBodyError(UnreadablePageError):
 
     Attributes:
         excerpt: The vendor's own words, on one line; no part of the message,
-            since they may quote what has to be redacted first.
+            since they may quote what has to be redacted first. Then they are to
+            be cut short.
     """
 
     def __init__(self, message: str, excerpt: str = "") -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flicker.settings import Source
 
 OK = 200
+EXCERPT_CHARS = 200
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class Fetch:
             self.pause_s = pause_s
             self.page = page
         except ErrorBodyError as error:
-            said = self._client.redact(error.excerpt)
+            said = self._client.redact(error.excerpt)[:EXCERPT_CHARS]
             self.error = ErrorBodyError(f"{error}. It says: {said}" if said else str(error))
         except RequestError as error:
             self.error = error

@@ -9,9 +9,15 @@ import traceback
 from abc import ABC, abstractmethod
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
 
-from flicker.conceal import MIN_SECRET_CHARS, body_texts, secrets_of
+from flicker.conceal import (
+    body_texts,
+    header_secrets,
+    path_secrets,
+    query_secrets,
+    secrets_of,
+)
+from flicker.spelling import Spellings
 
 if TYPE_CHECKING:
     from flicker.settings import Settings
@@ -45,7 +51,7 @@ def conceal_secrets(settings: Settings) -> None:
 
     Nothing is meant to log them; this is for what nobody thought of.
     """
-    secrets = _secrets_of(settings)
+    secrets = Spellings(_secrets_of(settings))
     for handler in logging.getLogger().handlers:
         if isinstance(handler.formatter, _Formatter):
             handler.formatter.secrets = secrets
@@ -61,21 +67,22 @@ def conceal_token(token: str, replaced: str | None) -> None:
     for handler in logging.getLogger().handlers:
         formatter = handler.formatter
         if isinstance(formatter, _Formatter):
-            new = [token] if len(token) >= MIN_SECRET_CHARS else []
-            formatter.secrets = new + [text for text in formatter.secrets if text != replaced]
+            kept = (text for text in formatter.secrets.texts if text != replaced)
+            formatter.secrets = Spellings([token, *kept])
 
 
-def _secrets_of(settings: Settings) -> list[str]:
+def _secrets_of(settings: Settings) -> set[str]:
     texts: set[str] = set()
     for source in settings.sources:
         for endpoint in (source.endpoint, source.destination.endpoint):
-            texts |= {value.reveal() for _, value in endpoint.headers}
+            for _, value in endpoint.headers:
+                texts |= {value.reveal(), *header_secrets(value.reveal())}
             texts |= set(secrets_of(endpoint.credentials))
-            texts |= {value for _, value in parse_qsl(urlsplit(endpoint.url).query)}
+            texts |= {value for _, value in query_secrets(endpoint.url)}
+            texts |= set(path_secrets(endpoint.url))
         texts |= {value.reveal() for _, value in source.params}
     texts |= {text.split()[-1] for text in texts if text.split()}
-    texts |= {text for source in settings.sources for _, text in body_texts(source.body)}
-    return sorted((text for text in texts if len(text) >= MIN_SECRET_CHARS), key=len, reverse=True)
+    return texts | {text for source in settings.sources for _, text in body_texts(source.body)}
 
 
 def fault_facts(error: BaseException) -> dict[str, str]:
@@ -102,11 +109,11 @@ class _Entry(NamedTuple):
 
 
 class _Formatter(logging.Formatter, ABC):
-    secrets: list[str]
+    secrets: Spellings
 
     def __init__(self) -> None:
         super().__init__()
-        self.secrets = []
+        self.secrets = Spellings(())
 
     def format(self, record: logging.LogRecord) -> str:
         # Our own messages are constants, and a source's name is its name: a
@@ -137,10 +144,7 @@ class _Formatter(logging.Formatter, ABC):
     def _conceal(self, value: Any) -> Any:
         if isinstance(value, (int, float, bool, type(None))):
             return value
-        text = str(value)
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return text
+        return self.secrets.hide(str(value))
 
 
 class _TextFormatter(_Formatter):

@@ -207,6 +207,7 @@ class ApiPartition(SourcePartition):
             source.endpoint,
             max_response_bytes=source.max_response_bytes,
             authenticator=authenticator,
+            concealer=self._concealer,
         )
         pagination = source.pagination
         self._decoder = PageDecoder(

@@ -11,7 +11,8 @@ _AFFIRMATIVE = frozenset(
 )
 _NOTHING = frozenset({b"null", b"false", b'""', b"[]", b"{}"})
 _EXPLANATIONS = ("error", "errors", "message", "messages", "stat")
-_EXCERPT_LENGTH = 200
+_EXCERPT_CHARS = 64 * 1024
+"""More than is shown: secrets are taken out first, and no search finds half of one."""
 
 
 class Failure(NamedTuple):
@@ -19,7 +20,8 @@ class Failure(NamedTuple):
 
     Attributes:
         message: Which key says so; holds no value of the body.
-        excerpt: The vendor's own words, on one line, which may quote anything.
+        excerpt: The vendor's own words, on one line, which may quote anything; to
+            be cut short when secrets are out of it.
     """
 
     message: str
@@ -92,8 +94,6 @@ def _explanation(body: bytes) -> str:
 
 def _excerpt(token: bytes) -> str:
     token = token.strip()
-    text = string_text(token) or token.decode()
-    printable = "".join(
-        character if character.isprintable() else " " for character in text[: 4 * _EXCERPT_LENGTH]
-    )
-    return " ".join(printable.split())[:_EXCERPT_LENGTH]
+    text = (string_text(token) or token.decode())[:_EXCERPT_CHARS]
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flicker.auth.static import request_headers
-from flicker.conceal import Concealer, is_concealed
+from flicker.conceal import Concealer, hide, is_concealed, secrets_of
 from flicker.settings import Basic, Credentials, Endpoint, Secret
 
 SECRET = "s3 cr+t/=tok\u00e9n"
@@ -52,6 +53,26 @@ def test_no_spelling_of_a_secret_is_kept(spelling: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("spelling", "restored"),
+    [
+        (quote(quote(SECRET, safe=""), safe=""), None),
+        (quote(quote(SECRET)), None),
+        (quote(quote_plus(SECRET)), None),
+        (json.dumps(SECRET)[1:-1], None),
+        (json.dumps(SECRET)[1:-1].replace("/", r"\/"), None),
+        (quote(quote(SECRET, safe=""), safe="").lower(), quote(quote(SECRET, safe=""))),
+    ],
+)
+def test_a_secret_that_is_escaped_twice_is_restored_so(spelling: str, restored: str | None) -> None:
+    """T67: an API gives its link inside another link's query."""
+    concealer = Concealer(Endpoint("http://127.0.0.1/"), (("token", Secret(SECRET)),))
+    kept = concealer.conceal(f"http://127.0.0.1/?to=%2Flogs%3Ftoken%3D{spelling}%26after%3Dx")
+    assert "tok" not in kept.replace("token%3D", "").replace("query:token", "")
+    expected = f"http://127.0.0.1/?to=%2Flogs%3Ftoken%3D{restored or spelling}%26after%3Dx"
+    assert concealer.restore(kept) == expected
+
+
+@pytest.mark.parametrize(
     ("endpoint", "shown"),
     [
         (Endpoint("http://h/?token=abcdef%2F1"), "abcdef/1"),
@@ -62,6 +83,13 @@ def test_no_spelling_of_a_secret_is_kept(spelling: str) -> None:
             "abcdef",
         ),
         (Endpoint("http://h/", headers=(("Authorization", Secret("SSWS abcdef")),)), "abcdef"),
+        (Endpoint("http://h/", headers=(("X-Auth", Secret('Token token="abcdef"')),)), "abcdef"),
+        (Endpoint("http://h/", headers=(("Cookie", Secret("sid=abcdef; a=1")),)), "abcdef"),
+        (
+            Endpoint("http://h/", headers=(("Authorization", Secret("Basic bWU6YWJjZGVm")),)),
+            "abcdef",
+        ),
+        (Endpoint("http://h/?abcdef1234567890abcdef"), "abcdef1234567890abcdef"),
         (
             Endpoint(
                 "http://h/", credentials=Credentials(basic=Basic(Secret("me"), Secret("abcdef")))
@@ -84,10 +112,42 @@ def test_every_configured_credential_is_concealed(endpoint: Endpoint, shown: str
     assert concealer.redact(f"got {shown}") == "got ***"
 
 
+@pytest.mark.parametrize(
+    ("username", "password", "is_key"),
+    [
+        ("tskey-api", "", True),
+        ("freshkey", "X", True),
+        ("an-api-key-with-20-chars", "a-password", True),
+        ("admin", "", False),
+        ("me@example.com/token", "a-password", False),
+        ("me@example.com", "", False),
+        ("flicker-service", "a-password", False),
+        ("flicker-service-account", "a-password", False),
+    ],
+)
+def test_a_username_is_concealed_where_it_is_the_key(
+    username: str, password: str, *, is_key: bool
+) -> None:
+    """T67: names of people and services are left to be read."""
+    credentials = Credentials(basic=Basic(Secret(username), Secret(password)))
+    concealer = Concealer(Endpoint("http://h/", credentials=credentials))
+    assert concealer.redact(f"no user {username}") == f"no user {'***' if is_key else username}"
+    assert (hide(username, secrets_of(credentials)) == "***") == is_key
+    kept = concealer.conceal(f"http://h/?user={username}")
+    assert is_concealed(kept) == is_key
+    assert concealer.restore(kept) == f"http://h/?user={username}"
+
+
 def test_a_kept_link_gets_the_secret_of_that_day() -> None:
     """T67: tokens are rotated between two runs."""
     kept = concealer_of("old-secret").conceal("http://h/?t=old-secret&p=2")
     assert concealer_of("new/secret").restore(kept) == "http://h/?t=new%2Fsecret&p=2"
+
+
+def test_of_two_uses_of_a_secret_a_link_has_that_in_the_query() -> None:
+    """T67: each may be rotated on its own."""
+    kept = concealer_of("old-secret", t="old-secret").conceal("http://h/?t=old-secret")
+    assert concealer_of("newer-secret", t="in-query").restore(kept) == "http://h/?t=in-query"
 
 
 def test_a_secret_that_is_gone_leaves_its_mark() -> None:
@@ -118,6 +178,17 @@ def test_a_secret_that_begins_another_leaves_nothing_of_it() -> None:
     concealer = concealer_of("abcdef-and-more", short="abcdef", mid="abcdef-and")
     assert "more" not in concealer.conceal("http://h/?t=abcdef-and-more")
     assert concealer.redact("t=abcdef-and-more&s=abcdef") == "t=***&s=***"
+
+
+def test_keys_in_a_path_are_redacted_and_remain_in_links() -> None:
+    """T67: some collectors take their token there; a link without its path would be none."""
+    url = "http://h/receiver/v1/ab%2Fcdef1234567890abcdef/logs?pretty"
+    concealer = Concealer(Endpoint(url))
+    assert concealer.redact("POST /receiver/v1/ab/cdef1234567890abcdef/logs?pretty") == (
+        "POST /receiver/v1/***/logs?pretty"
+    )
+    assert concealer.redact(url) == "http://h/receiver/v1/***/logs?pretty"
+    assert concealer.conceal(url) == url
 
 
 def test_short_values_are_no_secrets() -> None:

@@ -85,6 +85,26 @@ def test_what_is_logged_by_accident_is_concealed(
         assert json.dumps(text)[1:-1] not in said
 
 
+def test_the_net_knows_other_spellings_and_places(capsys: pytest.CaptureFixture[str]) -> None:
+    """T67: as a server may have escaped what it quotes."""
+    secret = Secret("key/Core+Z=")
+    endpoint = Endpoint("http://127.0.0.1/")
+    siem = Endpoint(
+        "http://h/in/0123456789abcdef-path?0123456789abcdef-query",
+        headers=(("Cookie", Secret("sid=a-session; a=1")),),
+        credentials=Credentials(header=("X-Auth", Secret("Token token=in-a-header"))),
+    )
+    source = Source("s", endpoint, Destination(siem), params=(("p", secret),))
+    configure_logging("debug", "text")
+    conceal_secrets(Settings((source,)))
+    conceal_token("tok/en+1", None)
+    logger.info("got %s", r"key%2FCore%2BZ%3D, key\/Core\u002bZ=, tok%2Fen%2B1")
+    assert capsys.readouterr().err.endswith("got ***, ***, ***\n")
+    for text in ["0123456789abcdef-path", "0123456789abcdef-query", "a-session", "in-a-header"]:
+        logger.info("got %s", f"<{text}>")
+        assert capsys.readouterr().err.endswith("got <***>\n")
+
+
 def test_what_tokens_and_signatures_are_made_from_is_concealed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

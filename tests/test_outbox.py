@@ -107,10 +107,11 @@ class Bench:
         state: dict[str, Any] | None = None,
         journal: AckJournal | None = None,
         timeout_s: float = 5.0,
+        token: str = TOKEN,
     ) -> Outbox:
         endpoint = Endpoint(
             server.url + path,
-            credentials=Credentials(bearer=Secret(TOKEN)),
+            credentials=Credentials(bearer=Secret(token)),
             timeout=timedelta(seconds=timeout_s),
         )
         client = Client(endpoint, connections=8)
@@ -514,6 +515,32 @@ def test_credentials_that_the_destination_echoes_are_kept_nowhere(
     text = bench.dead_path.read_text() + caplog.text + repr([vars(r) for r in caplog.records])
     assert TOKEN[:6] not in text
     assert "xxx" in text or before == 0
+
+
+@pytest.mark.parametrize(
+    "echo", [r"siem\/Core4+Q=", r"siem\u002FCore4\u002bQ=", "siem%252FCore4%252BQ%253D"]
+)
+def test_credentials_that_the_destination_echoes_escaped_are_kept_nowhere(
+    bench: Bench, server: Server, echo: str
+) -> None:
+    """T67: as PHP and .NET write JSON, and as a link within a link."""
+    server.respond = always(Response(422, body=f'{{"errors": ["Bearer {echo} is wrong"]}}'))
+    outbox = bench.outbox(server, token="siem/Core4+Q=")
+    outbox.add(records(1))
+    eventually(lambda: outbox.owed == 0)
+    (line,) = bench.dead_path.read_text().splitlines()
+    assert json.loads(line)["response"] == '{"errors": ["Bearer *** is wrong"]}'
+
+
+def test_keys_in_the_destinations_path_are_in_no_dead_letter(bench: Bench, server: Server) -> None:
+    """T67: error pages name the path that was asked for."""
+    path = "/receiver/v1/0123456789abcdef-key"
+    server.respond = always(Response(400, body=f'{{"path": "{path}"}}'))
+    outbox = bench.outbox(server, path=path)
+    outbox.add(records(1))
+    eventually(lambda: outbox.owed == 0)
+    (line,) = bench.dead_path.read_text().splitlines()
+    assert json.loads(line)["response"] == '{"path": "/receiver/v1/***"}'
 
 
 def test_path_and_query_of_the_destination_are_in_no_log_and_no_snapshot(

@@ -11,7 +11,8 @@ import time
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import quote
 
 import pytest
 
@@ -413,6 +414,40 @@ def test_nothing_is_asked_for_ahead_where_it_may_not_be_needed(
         while page_3 is not None and not page_3.is_done:
             assert time.monotonic() < deadline
         assert drive.part._ahead._ahead is None
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_is_asked_with_is_not_in_what_the_api_is_quoted_with(
+    caplog: pytest.LogCaptureFixture, method: Literal["GET", "POST"]
+) -> None:
+    """T67: a key in parameters or body, in a refusal that has the query percent-encoded."""
+    key = "key/QpCore88yy+Z="
+    ways: dict[str, dict[str, Any]] = {
+        "GET": {"params": (("api_token", Secret(key)),)},
+        "POST": {"body": Secret(json.dumps({"auth": {"api_token": key}}))},
+    }
+    refusal = {"ok": False, "error": f"no such query: api_token={quote(key, safe='')}&a=1"}
+    with ScriptedApi(lambda _: Response(body=refusal)) as api:
+        source = source_of(api.url, None, method=method, success_field="ok", **ways[method])
+        Drive(source).until(lambda: said(caplog))
+    assert said(caplog)[0].reason.endswith("It says: no such query: api_token=***&a=1")
+
+
+@pytest.mark.parametrize("before", [0, 100, 185])
+def test_no_part_of_a_long_token_is_in_what_the_api_says(
+    caplog: pytest.LogCaptureFixture, before: int
+) -> None:
+    """T67: also where what it says is cut short in the middle of the token."""
+    token = "".join(f"tok{number:05}" for number in range(200))
+    refusal = {"error": [f"{'x' * before} bad token {token}, get another one"]}
+    with ScriptedApi(lambda _: Response(body=refusal)) as api:
+        endpoint = Endpoint(api.url, credentials=Credentials(bearer=Secret(token)))
+        source = source_of(api.url, None, endpoint=endpoint, error_field="error")
+        Drive(source).until(lambda: said(caplog))
+    reason = said(caplog)[0].reason
+    assert "It says: " in reason
+    assert len(reason) < 600
+    assert "tok0" not in reason
 
 
 # Nothing lost, nothing twice

@@ -100,13 +100,13 @@ def test_any_other_error_is_one(value: str) -> None:
         decode(body, error_field="errors", results_field="events")
 
 
-def test_an_excerpt_is_short_and_on_one_line() -> None:
+def test_an_excerpt_is_bounded_and_on_one_line() -> None:
     """T40 T46 whatever the vendor writes, it is one line of a log."""
-    body = rb'{"error":"first\nsecond\u001b[31m\u2028' + b"x" * 9000 + b'"}'
+    body = rb'{"error":"first\nsecond\u001b[31m\u2028' + b"x" * 90_000 + b'"}'
     with pytest.raises(ErrorBodyError) as caught:
         decode(body, error_field="error")
     assert caught.value.excerpt.startswith("first second [31m xxx")
-    assert len(caught.value.excerpt) == 200
+    assert len(caught.value.excerpt) <= 65_536
 
 
 @pytest.mark.parametrize("body", [b'{"ok":true', b'{"ok":' + b"[" * 100_000, b"<html>"])

@@ -232,7 +232,7 @@ def _fetch_relations(
                 message = "does not go together with `fetch_each`: remove one of them"
                 yield (*keys, key), message
         return
-    if source.get("response_format") not in {"ndjson", "csv"}:
+    if source.get("response_format") not in ("ndjson", "csv"):
         return
     for entry, place, names in (
         (source, keys, _JSON_PATHS),

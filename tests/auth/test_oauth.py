@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import threading
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus
 
 import pytest
 
@@ -312,6 +314,20 @@ def test_nothing_of_the_servers_own_is_told_but_codes(
     assert "an-extra-secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "answers 400 with the error" in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", ["kis+secret/of=client", "kisSecretOfClient7"])
+def test_codes_that_have_the_clients_secret_in_base64_are_not_told(
+    tokens: TokenServer, api: ScriptedApi, secret: str
+) -> None:
+    """T67: as it stands in HTTP Basic, or alone."""
+    for text in (f"wdc:{quote_plus(secret)}", secret):
+        encoded = b64encode(text.encode()).decode().rstrip("=")
+        body = {"error": f"bad:{encoded}"}
+        tokens.before_reply = lambda _, body=body: Response(400, body=body)  # type: ignore[misc]
+        credentials = oauth2(tokens, client_secret=Secret(secret), auth_style="basic")
+        with pytest.raises(HumanNeededError, match=r"the error bad:\*\*\*\. Check"):
+            Asker(api.url, credentials).ask()
 
 
 def test_the_time_a_token_takes_is_not_the_apis(tokens: TokenServer, api: ScriptedApi) -> None:

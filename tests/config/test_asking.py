@@ -63,6 +63,7 @@ def test_the_schema_takes_what_is_read(keys: dict[str, Any]) -> None:
         ({"requests_per_second": -1}, "requests_per_second"),
         ({"requests_per_second": "1"}, "requests_per_second"),
         ({"response_format": "xml"}, "response_format"),
+        ({"response_format": ["csv"]}, "response_format"),
         ({"fetch_each": {}}, "fetch_each.url_field"),
         ({"fetch_each": {"url_field": "u", "url": "x"}}, "fetch_each.url"),
     ],

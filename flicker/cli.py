@@ -39,6 +39,11 @@ STOPPED, FAILED, MISCONFIGURED = 0, 1, 2
 EPOCH_INTERVAL = timedelta(seconds=1)
 """Time between two snapshots, and so the age of what a crash falls back to."""
 
+LONGEST_EPOCH = timedelta(seconds=2.5)
+SOURCES_A_SECOND = 400
+"""How many sources' positions are written down, changed or not: Bytewax writes
+all of them at each snapshot."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -235,6 +240,11 @@ def _open_registry(args: argparse.Namespace) -> Registry | None:
     return open_located(parse_location(args.registry_file), options)
 
 
+def _epoch_interval(sources: int) -> timedelta:
+    longer = timedelta(seconds=sources / SOURCES_A_SECOND)
+    return max(EPOCH_INTERVAL, min(LONGEST_EPOCH, longer))
+
+
 def _execute(plan: Plan, registry: Registry | None, workers: int) -> None:
     """Run the dataflow until it ends.
 
@@ -249,7 +259,7 @@ def _execute(plan: Plan, registry: Registry | None, workers: int) -> None:
             plan.flow,
             [],
             0,
-            epoch_interval=EPOCH_INTERVAL,
+            epoch_interval=_epoch_interval(plan.partitions),
             recovery_config=recovery,
             worker_count_per_proc=workers,
         )

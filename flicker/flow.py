@@ -43,11 +43,13 @@ class Plan:
     """A dataflow and what has to run beside it.
 
     Attributes:
+        partitions: How many the input has.
         caretaker: Of the registry; None without one.
     """
 
     flow: Dataflow
     runtime: Runtime
+    partitions: int
     caretaker: Caretaker | None
 
 
@@ -117,7 +119,7 @@ def build(
     # page takes to be read.
     gc.freeze()
     caretaker = Caretaker(registry, set(sources), runtime.outboxes) if registry else None
-    return Plan(flow, runtime, caretaker)
+    return Plan(flow, runtime, len(names), caretaker)
 
 
 def explain_failure(error: BaseException, registry: Registry | None) -> str:

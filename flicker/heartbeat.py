@@ -54,6 +54,9 @@ class Heartbeat:
         counts: Of partitions by worker.
         worker: Whose partition it is.
         number: Of the partition among the worker's, from 0.
+
+    Attributes:
+        number: As above.
     """
 
     def __init__(
@@ -62,12 +65,12 @@ class Heartbeat:
         self._clock = clock
         self._counts = counts
         self._worker = worker
-        self._number = number
+        self.number = number
 
     def next_in_s(self) -> float:
         """Give the seconds until it wakes next."""
         period = min(MAX_BEATS, -(-self._counts[self._worker] // PARTITIONS_A_BEAT))
         now = self._clock()
         beat = int(now / BEAT_S) + 1
-        beat += (self._number - beat) % period
+        beat += (self.number - beat) % period
         return beat * BEAT_S - now

@@ -7,6 +7,7 @@ number picks from a list, is walked to step by step.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,11 +16,14 @@ import msgspec
 from flicker.json_text import UNREADABLE, present, walk_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _Token = bytes | msgspec.Raw | None
 Column = list[_Token]
 """Of each text, in order, the value at one path; None where there is nothing."""
+
+CACHED = 256
+"""Sets of paths whose decoders are shared: types take room, and sources are alike."""
 
 _UNFIT = (msgspec.ValidationError, *UNREADABLE)
 _UNSET: Any = msgspec.UNSET
@@ -44,15 +48,14 @@ def compile_fields(paths: list[str]) -> Callable[[bytes], list[bytes | None]]:
         A function from a text to the JSON text at each path, in order, None
         where there is nothing or `null`.
     """
-    tree = _tree_of(paths)
+    fields = _fields_of(tuple(paths))
 
     def walk(text: bytes) -> list[bytes | None]:
         return [present(walk_path(text, path)) for path in paths]
 
-    if tree is None or not paths:
+    if fields is None:
         return walk
-    decoder = msgspec.json.Decoder(_struct_of(tree))
-    getters = [_Getter(tree, path) for path in paths]
+    decoder, getters = fields
 
     def extract(text: bytes) -> list[bytes | None]:
         try:
@@ -71,11 +74,10 @@ def compile_columns(paths: list[str]) -> Callable[[list[bytes]], list[Column] | 
         A function from texts to a column for each path, `null` as it stands;
         None where the texts have to be looked at one by one.
     """
-    tree = _tree_of(paths)
-    if tree is None or not paths:
+    fields = _fields_of(tuple(paths))
+    if fields is None:
         return lambda _: None
-    decode = msgspec.json.Decoder(_struct_of(tree)).decode
-    getters = [_Getter(tree, path) for path in paths]
+    decode, getters = fields[0].decode, fields[1]
 
     def extract(texts: list[bytes]) -> list[Column] | None:
         try:
@@ -87,6 +89,16 @@ def compile_columns(paths: list[str]) -> Callable[[list[bytes]], list[Column] | 
     return extract
 
 
+@lru_cache(maxsize=CACHED)
+def _fields_of(paths: tuple[str, ...]) -> tuple[Any, list[_Getter]] | None:
+    """Give a decoder of objects and what finds each path in what it gives."""
+    tree = _tree_of(paths)
+    if tree is None or not paths:
+        return None
+    decoder = msgspec.json.Decoder(_struct_of(tree))
+    return decoder, [_Getter(tree, path) for path in paths]
+
+
 def compile_body(list_path: str, paths: list[str]) -> Callable[[bytes], Skeleton | None]:
     """Compile the path of a list and those of single values into one pass over a body.
 
@@ -94,6 +106,11 @@ def compile_body(list_path: str, paths: list[str]) -> Callable[[bytes], Skeleton
         A function from a body to what it has there; None where it has to be
         walked, as where there is no list at the path.
     """
+    return _compile_body(list_path, tuple(paths))
+
+
+@lru_cache(maxsize=CACHED)
+def _compile_body(list_path: str, paths: tuple[str, ...]) -> Callable[[bytes], Skeleton | None]:
     if not list_path:
         root = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -170,7 +187,7 @@ class _Getter:
         return list(map(self.pick, skeletons, texts))
 
 
-def _tree_of(paths: list[str]) -> dict[str, Any] | None:
+def _tree_of(paths: Sequence[str]) -> dict[str, Any] | None:
     """Give keys in keys, at their ends the number of a path; None where a Struct cannot tell."""
     tree: dict[str, Any] = {}
     fits = all(_add_to_tree(tree, path, number) for number, path in enumerate(paths))

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 PAUSE_S = 0.05
 """Seconds between two looks at an outbox that is full or is being drained."""
 
+STAGGER_S = 0.001
+"""Between the first polls of two sources of a worker."""
+
 CURSOR_REFUSALS = frozenset({400, 404, 410, 422})
 OFFSET_REFUSALS = frozenset({400, 416, 422})
 NOT_FOUND = 404
@@ -240,8 +243,11 @@ class ApiPartition(SourcePartition):
         self._is_listed = self._has_begun = False
         self._fetch: Fetch | None = None
         self._ahead = LookAhead(self._follow)
-        self._due_at = time.monotonic()
+        # All at once, they would be so at each poll.
+        stagger_s = self._heartbeat.number * STAGGER_S % self._interval_s
+        self._due_at = time.monotonic() + stagger_s
         self._poll_started_at = self._due_at
+        self._typical_s = 0.0
         self._is_polling = False
         self._failures = 0
         # Scans broken off without progress since one ended: a cursor that is
@@ -289,7 +295,7 @@ class ApiPartition(SourcePartition):
         items: list[SourceItem] = []
         if self._fetch is not None:
             if not self._fetch.is_done:
-                self._awake_in_s = _look_again_in(time.monotonic() - self._fetch.started_at)
+                self._awake_in_s = self._look_again_in(self._fetch)
                 return items
             items = self._collect(self._fetch, outbox)
             self._fetch = None
@@ -310,7 +316,7 @@ class ApiPartition(SourcePartition):
             ahead = self._ahead.take(self._scanner.request())
             if ahead is not None:
                 self._fetch = ahead
-                self._awake_in_s = 0.0 if ahead.is_done else _look_again_in(0.0)
+                self._awake_in_s = 0.0 if ahead.is_done else self._look_again_in(ahead)
                 self._ahead.lead(ahead)
                 return
         ready_at = self._pace.start(self._name, now)
@@ -321,7 +327,9 @@ class ApiPartition(SourcePartition):
         if not self._is_polling:
             self._is_polling = True
             self._is_listed = self._has_begun = False
-            self._poll_started_at = now
+            # By the schedule, not by when we came to it, or it would drift.
+            is_late = now - self._due_at >= self._interval_s
+            self._poll_started_at = now if is_late else self._due_at
             self._page_number = 0
         fetch = self._next_fetch()
         if fetch is None:
@@ -334,7 +342,7 @@ class ApiPartition(SourcePartition):
             self._take_failure(RetryableError("cannot be asked, for want of a thread"))
             return
         self._fetch = fetch
-        self._awake_in_s = _look_again_in(0.0)
+        self._awake_in_s = self._look_again_in(fetch)
 
     def _next_fetch(self) -> Fetch | None:
         """Give what to ask for next; None where there is nothing to ask for yet."""
@@ -386,6 +394,8 @@ class ApiPartition(SourcePartition):
         return ahead
 
     def _collect(self, fetch: Fetch, outbox: Outbox | None) -> list[SourceItem]:
+        if fetch.done_at is not None:
+            self._typical_s += (fetch.done_at - fetch.started_at - self._typical_s) / 4
         if fetch.page is None:
             self._take_failure(fetch.error or UnreadablePageError("cannot be read"))
             return []
@@ -442,6 +452,17 @@ class ApiPartition(SourcePartition):
         # A poll that `max_pages` cut has not read all there is.
         if outbox is not None and not self._scanner.in_scan:
             outbox.note_scan_end(self._source.flush_interval.total_seconds())
+
+    def _look_again_in(self, fetch: Fetch) -> float:
+        """Give the seconds until the next look at a request on its way.
+
+        Bytewax cannot be woken from outside. The first look comes when an
+        answer may be there, going by those before; after that, a tenth of the
+        time already waited adds as much to the latency.
+        """
+        elapsed_s = time.monotonic() - fetch.started_at
+        wait_s = max(elapsed_s / 10, 0.9 * self._typical_s - elapsed_s)
+        return min(PAUSE_S, max(0.001, wait_s))
 
     def _take_failure(self, error: RequestError) -> None:
         """Decide what a failed request means for the scan, and when to go on."""
@@ -576,12 +597,3 @@ def _reader(decoder: PageDecoder, within: bytes | None = None) -> _Read:
         return decoder.decode(reply.body, content_type, within=within, on_outline=on_outline)
 
     return read
-
-
-def _look_again_in(elapsed_s: float) -> float:
-    """Give the seconds until the next look at a request on its way.
-
-    Bytewax cannot be woken from outside. A tenth of the time already waited
-    adds as much to the latency, and keeps slow requests cheap.
-    """
-    return min(PAUSE_S, max(0.001, elapsed_s / 10))

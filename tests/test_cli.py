@@ -8,10 +8,12 @@ import shutil
 import signal
 import sys
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from flicker import cli
 from flicker.demo.servers import Destination, Response, always
 from tests.processes import Home, Process, ids_of, make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
@@ -420,3 +422,11 @@ def test_a_fault_of_our_own_ends_in_one_line(
     assert process.wait() == 1
     (line,) = [line for line in process.stderr.splitlines() if line.startswith("flicker: ")]
     assert "KeyError: 'of ours'" in line
+
+
+@pytest.mark.parametrize(
+    ("sources", "seconds"), [(1, 1.0), (400, 1.0), (800, 2.0), (1000, 2.5), (50_000, 2.5)]
+)
+def test_snapshots_are_further_apart_where_they_are_large(sources: int, seconds: float) -> None:
+    """But not so far that the readable view could not be there within five seconds."""
+    assert cli._epoch_interval(sources) == timedelta(seconds=seconds)

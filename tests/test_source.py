@@ -350,6 +350,35 @@ def test_a_fault_of_ours_is_logged_without_what_it_quotes(
     ]
 
 
+# On time
+
+
+def test_polls_keep_to_their_schedule() -> None:
+    """However late each of them is looked after, and however long its answer takes."""
+    interval_s = 0.6
+    with ScriptedApi([Response(body={"events": []})]) as api:
+        source = source_of(api.url, None, poll_interval=timedelta(seconds=interval_s))
+        drive = Drive(source)
+        drive.until(lambda: len(api.requests) == 1)
+        first_at = drive.part._poll_started_at
+        drive.until(lambda: len(api.requests) == 4)
+    assert drive.part._poll_started_at - first_at == pytest.approx(3 * interval_s, abs=1e-6)
+
+
+def test_sources_of_a_worker_do_not_poll_all_at_once() -> None:
+    """Nor after more than their own interval."""
+    runtime = Drive(source_of("http://127.0.0.1:9/")).runtime
+    for _ in range(5000):
+        runtime.heartbeats.join()
+    dues = []
+    for seconds in (60.0, 0.002):
+        source = source_of("http://127.0.0.1:9/", poll_interval=timedelta(seconds=seconds))
+        started_at = time.monotonic()
+        dues.append(Drive(source, runtime=runtime).part._due_at - started_at)
+    assert dues[0] >= 5.0
+    assert dues[1] < 1.0
+
+
 # Looking ahead
 
 

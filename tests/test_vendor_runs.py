@@ -11,7 +11,7 @@ import yaml
 
 from flicker.demo.servers import Destination
 from tests.processes import ROOT, wait_until
-from tests.servers.vendors import VENDORS, write_table
+from tests.servers.vendors import VENDORS, has_gaps, write_table
 from tests.servers.vendors.emulator import Vendor, VendorApi
 
 if TYPE_CHECKING:
@@ -106,13 +106,13 @@ class Run:
 @pytest.fixture(params=VENDORS)
 def run(request: pytest.FixtureRequest, home: Home) -> Iterator[Run]:
     vendor = VENDORS[request.param]
-    with VendorApi(vendor) as api, Destination() as siem:
+    with VendorApi(vendor, has_gaps=True) as api, Destination() as siem:
         yield Run(vendor, home, api, siem)
 
 
 @pytest.mark.process
 def test_ships_each_event_once_whatever_happens(run: Run) -> None:
-    """Late events, a revoked token, a quota used up and a power cut in between."""
+    """Late events, empty pages, a revoked token, a quota used up and a power cut in between."""
     api = run.api
     api.add(run.first_events, spread=SHARING)
     run.start()
@@ -141,6 +141,13 @@ def test_ships_each_event_once_whatever_happens(run: Run) -> None:
 
 def test_every_shipped_configuration_has_a_server() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(VENDORS)
+
+
+@pytest.mark.parametrize("name", [name for name in VENDORS if has_gaps(VENDORS[name])])
+def test_an_empty_page_is_no_end_where_a_missing_token_is(name: str) -> None:
+    """However many there are: without being told, Flicker would take some for the end."""
+    [source] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))["api_sources"]
+    assert source["pagination"]["stop_on_empty"] is False
 
 
 def test_the_documented_table_is_that_of_the_servers() -> None:

@@ -424,6 +424,7 @@ def test_1password_repeats_its_cursor_while_nothing_is_new() -> None:
         assert [len(first["items"]), first["has_more"]] == [3, False]
         assert ask(cursor=cursor).body == {"cursor": cursor, "has_more": False, "items": []}
         assert ask(cursor=cursor, start_time=iso(time.time_ns())).status == 400
+        assert ask(cursor=cursor, limit=3).status == 400
         assert ask(limit=1001).status == 400
 
 

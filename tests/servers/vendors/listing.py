@@ -214,7 +214,8 @@ class Listing:
             not shift, a page or an offset counts from the first event.
         page_param: Name of the cursor, offset, number.
         with_cursor: Whether the time filter is sent with a cursor `again`, and
-            then the same, or must `not` be, or `may`, and then is ignored.
+            then the same, or must `not` be, or `may`, and then is ignored; where a
+            cursor has to be `alone`, the page size is not sent with it either.
         has_next: Whether a cursor is handed out while there is `more`, behind
             `each` page that is not empty, or `always`.
         gaps: Empty pages that lead on, before each page with events, where the
@@ -240,7 +241,7 @@ class Listing:
     bounds: Callable[[Ask], Bounds] = field(default_factory=bounds)
     paging: Literal["cursor", "offset", "page", "last_id", "none"] = "cursor"
     page_param: str = "cursor"
-    with_cursor: Literal["again", "not", "may"] = "may"
+    with_cursor: Literal["again", "not", "may", "alone"] = "may"
     has_next: Literal["more", "each", "always"] = "more"
     gaps: int = 0
     next_path: str | None = None
@@ -273,11 +274,14 @@ class Listing:
         for name, values in self.choices.items():
             if ask.take(name) not in {None, *values}:
                 raise RefusedError(f"{name} has to be one of {values}")
+        is_sized = self.limit_param in ask.names
         limit = self._read_limit(ask)
         order = self._read_order(ask)
         asked = self.bounds(ask)
         place = ask.take(self.page_param)
         ask.finish()
+        if self.with_cursor == "alone" and place is not None and is_sized:
+            raise RefusedError(f"{self.limit_param} and a cursor exclude each other")
         return self._write(request, log, limit, order, asked, place, gaps)
 
     def _read_limit(self, ask: Ask) -> int:
@@ -345,7 +349,7 @@ class Listing:
 
     def _read_token(self, token: str, asked: Bounds) -> tuple[Key, Bounds]:
         after, bounds_then = read_token(token)
-        if self.with_cursor == "not" and asked != (None, None):
+        if self.with_cursor in {"not", "alone"} and asked != (None, None):
             raise RefusedError("a time filter and a cursor exclude each other")
         if self.with_cursor == "again" and asked != bounds_then:
             raise RefusedError("the time filter has to be the one that the cursor came with")

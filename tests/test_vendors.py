@@ -139,6 +139,15 @@ def test_a_time_filter_has_a_start(name: str) -> None:
         assert source["pagination"]["persist_cursor"] is True
 
 
+def test_the_readme_says_which_sources_do_not_begin_a_day_ago() -> None:
+    starts = {name: sources_of(name)[0].get("start_time") for name in NAMES}
+    others = {name: start for name, start in starts.items() if start != "24h"}
+    assert others == {"box": None, "salesforce-event-log-file": "48h"}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "`salesforce-event-log-file` begins two days before" in readme
+    assert "`box`, which has no time filter, with all that Box still keeps" in readme
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_says_whether_its_cursor_outlives_a_poll(name: str) -> None:
     """Not left to the default: what a vendor means by a cursor is known here."""

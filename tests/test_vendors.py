@@ -273,4 +273,7 @@ def test_the_readme_shows_every_configuration() -> None:
         paging = source["pagination"]["pagination_type"]
         cells = (f"{head['Vendor']}: {head['Log']}", head["Auth"], head["Lag"], f"`{paging}`")
         expected.append(f"| `{name}` | {' | '.join(cells)} |")
-    assert rows == expected
+    missing = "\n".join(row for row in expected if row not in rows)
+    stale = "\n".join(row for row in rows if row not in expected)
+    advice = "make the rows of the README's section Vendors these, in order of their names"
+    assert rows == expected, f"{advice}. Add:\n{missing}\nTake out:\n{stale}"

@@ -179,6 +179,15 @@ def test_order_does_not_matter_and_a_name_given_twice_counts_once(key_file: Path
         assert [source.name for source in settings.sources] == list(dict.fromkeys(names))
 
 
+def test_the_command_at_the_head_is_wrapped() -> None:
+    head, _, _ = compose(NAMES).partition("api_sources:\n")
+    lines = head.splitlines()
+    assert len(lines) > 3
+    assert all(line.startswith("# ") and len(line) <= 100 for line in lines)
+    command = " ".join(line[2:] for line in lines)
+    assert f"`flicker init {' '.join(NAMES)}`. Set the variables" in command
+
+
 def test_comments_are_kept() -> None:
     text = compose(["okta", "github"])
     for name in ("okta", "github"):
@@ -208,8 +217,8 @@ def refused(finished: Finished) -> list[str]:
 
 @pytest.mark.process
 def test_init_names_what_an_unknown_vendor_may_have_meant(home: Home) -> None:
-    mistyped, short_name, nothing_near = refused(
-        home.run("init", "okat", "github", "Entra", "zzzz")
+    mistyped, short_name, *nothing_near = refused(
+        home.run("init", "okat", "github", "Entra", "zzzz", "nope")
     )
     assert mistyped == (
         "flicker: no ready configuration is called 'okat'. Did you mean okta?"
@@ -219,9 +228,10 @@ def test_init_names_what_an_unknown_vendor_may_have_meant(home: Home) -> None:
         "flicker: no ready configuration is called 'Entra'. Did you mean"
         " entra-directory-audits or entra-sign-ins? `flicker vendors` lists them"
     )
-    assert nothing_near == (
-        "flicker: no ready configuration is called 'zzzz'. `flicker vendors` lists them"
-    )
+    assert nothing_near == [
+        f"flicker: no ready configuration is called '{name}'. `flicker vendors` lists them"
+        for name in ("zzzz", "nope")
+    ]
 
 
 @pytest.mark.process

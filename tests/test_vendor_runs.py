@@ -41,13 +41,22 @@ class Run:
             self._lead_here(source)
             capped = {key: value for key, value in QUICK_IF_CAPPED.items() if key in source}
             source |= {**QUICK, **capped}
-        home.configure(*self._config["api_sources"], destination=self._config["destination"])
+        self._configure()
         self._environ = {
             "SIEM_URL": siem.url,
             "SIEM_TOKEN": "siem-token",
             **vendor.environ(api, home.directory),
         }
         self._process: Process
+
+    def _configure(self) -> None:
+        self._home.configure(*self._config["api_sources"], destination=self._config["destination"])
+
+    def leave_out(self, key: str) -> None:
+        """Take a key out of each source's pagination."""
+        for source in self._config["api_sources"]:
+            del source["pagination"][key]
+        self._configure()
 
     def _lead_here(self, entry: dict[str, Any]) -> None:
         """Replace scheme and host of the URLs that Flicker asks."""
@@ -137,6 +146,24 @@ def test_ships_each_event_once_whatever_happens(run: Run) -> None:
     assert repeated == {}
     assert run.arrived().keys() == api.expected
     assert api.refusals == []
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "run", ["office-365", "aws-cloudtrail", "entra-directory-audits"], indirect=True
+)
+def test_empty_pages_hide_nothing_where_the_configuration_does_not_speak_of_them(run: Run) -> None:
+    """A window that begins with one, a listing that always does, and six in a row."""
+    run.leave_out("stop_on_empty")
+    run.api.add(run.first_events, spread=SHARING)
+    run.start()
+    run.wait_for_requests(8)
+    run.kill()
+    run.api.add(5)
+    run.start()
+    run.wait_for_all()
+    assert run.arrived().keys() == run.api.expected
+    assert run.api.refusals == []
 
 
 def test_every_shipped_configuration_has_a_server() -> None:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 STOPPED, FAILED, MISCONFIGURED = 0, 1, 2
 
+UNREAD = 128 + signal.SIGPIPE
+"""What a shell shows for a command that ends at a closed pipe."""
+
 EPOCH_INTERVAL = timedelta(seconds=1)
 """Time between two snapshots, and so the age of what a crash falls back to."""
 
@@ -51,9 +54,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 stopped as asked, 1 failed, 2 wrong configuration or arguments.
+        0 stopped as asked, 1 failed, 2 wrong configuration or arguments, 141
+        nobody reads the output any longer.
     """
     args = _parser().parse_args(arguments)
+    try:
+        code = _obey(args)
+        # What is left in the buffer would fail at exit, where nothing can catch it.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # So that Python's own flush at exit finds a place to write to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+    return code
+
+
+def _obey(args: argparse.Namespace) -> int:
+    """Do what the arguments ask for, and give the exit code."""
     quiet = "warning" if args.command == "registry" else "info"
     configure_logging(args.log_level or quiet, args.log_format)
     try:

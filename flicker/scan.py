@@ -30,11 +30,16 @@ MET_COUNT = 4096
 """Pages and tokens that the loop guard remembers."""
 
 EMPTY_PAGES = 5
-"""Empty pages that a newest-first scan follows links through before it ends.
+"""Empty pages in a row that one poll follows links through.
 
-Elsewhere the first one ends the scan, since the next poll goes on from its
-link; a newest-first listing starts over at the top and would never get there.
+Only where the link would be lost: elsewhere the first one ends the scan, since
+the next poll goes on from its link. A scan that starts over at the top, or asks
+for another time, would never get there.
 """
+
+EMPTY_POLLS = 5
+"""Polls that go on so, each from where the one before it stopped, until the
+listing is taken for one that has no end."""
 
 REPEATED_PAGES = 2
 """How often in a row, within one poll, a page has to be the one before it
@@ -70,6 +75,8 @@ class Scanner:
         self._said: set[str] = set()
         self._bounds = TimeBounds(source, position)
         self._is_resumed = position.scan is not None
+        self._has_ends = True
+        """Whether the API is thought to hand out no link where its listing ends."""
         self.is_behind = False
         """Whether the last scan ended before the present, so that the next is due at once."""
 
@@ -284,7 +291,7 @@ class Scanner:
             self._end(kept)
             return events, True
         scan.place = following
-        return events, is_cut
+        return events, is_cut or self._rests_in_gap
 
     def _goes_back_to_check(self) -> bool:
         """Go back to where `check_place` wants to look, if it does."""
@@ -309,6 +316,7 @@ class Scanner:
         """
         scan = self._scan
         if following is None:
+            self._has_ends = True
             return True, None
         if page.has_more is False:
             return True, following if following.is_token else scan.last_place
@@ -324,7 +332,7 @@ class Scanner:
             return True, following if following.is_token else None
         kept = following if following.is_token else scan.last_place
         if page.entries == 0:
-            return not self._looks_behind_empty_page(following), kept
+            return self._ends_at_empty_page(following), kept
         return self._has_caught_up(page, following, now_ns), kept
 
     def take_refusal(self, now_ns: int | None = None) -> bool:
@@ -344,6 +352,9 @@ class Scanner:
         position = self.position
         if self._scan.place.is_token:
             self._warn_once("the API refuses the cursor; starting over from the last timestamp")
+            if self._scan.empty_pages >= EMPTY_PAGES:
+                # It did not outlive the rest, and would not the next time either.
+                self._has_ends = False
             self._abandon_scan()
             position.place = position.place_since = None
             return True
@@ -601,12 +612,44 @@ class Scanner:
         pagination = self._source.pagination
         return pagination is not None and pagination.persist_cursor is True
 
-    def _looks_behind_empty_page(self, following: Place) -> bool:
+    @property
+    def _keeps_token(self) -> bool:
+        """Whether the next scan goes on from the token that this one ends with."""
+        if self._scan.until is not None:
+            # It leads on to the end of the window, not beyond.
+            return False
         pagination = self._source.pagination
-        if pagination is not None and pagination.stop_on_empty is not None:
+        if pagination is not None and pagination.persist_cursor is not None:
+            return pagination.persist_cursor
+        return not self._is_newest_first
+
+    def _ends_at_empty_page(self, following: Place) -> bool:
+        """Judge whether an empty page is the end, though a place is said to be behind it."""
+        pagination = self._source.pagination
+        if pagination is None or not following.is_token:
+            return True
+        if pagination.stop_on_empty is not None:
             # Tokens that go in a circle have ended the scan by now.
-            return following.is_token and not pagination.stop_on_empty
-        return following.is_token and self._is_newest_first and self._scan.empty_pages < EMPTY_PAGES
+            return pagination.stop_on_empty
+        if self._keeps_token:
+            return True
+        if self._scan.empty_pages < EMPTY_PAGES * (EMPTY_POLLS if self._has_ends else 1):
+            return False
+        self._has_ends = False
+        self._warn_once(
+            "the API leads on from one empty page to the next; what may stand behind them is not "
+            "asked for. If it hands out no cursor or link at its end, set stop_on_empty: false"
+        )
+        return True
+
+    @property
+    def _rests_in_gap(self) -> bool:
+        """Whether to leave what is behind so many empty pages to the next poll."""
+        pagination = self._source.pagination
+        if pagination is None or pagination.stop_on_empty is not None:
+            return False
+        empty_pages = self._scan.empty_pages
+        return empty_pages > 0 and empty_pages % EMPTY_PAGES == 0
 
     def _has_caught_up(self, page: Page, following: Place, now_ns: int) -> bool:
         """Tell whether all is read that was there when the poll began.
@@ -647,16 +690,8 @@ class Scanner:
             self.is_behind = True
         else:
             self._bounds.follow_the_present(scan)
-        pagination = self._source.pagination
-        if place is not None and place.is_token and scan.until is not None:
-            # It leads on to the end of the window, not beyond.
-            place = None
         if place is not None and (
-            (
-                not pagination.persist_cursor
-                if pagination is not None and pagination.persist_cursor is not None
-                else self._is_newest_first
-            )
+            not self._keeps_token
             if place.is_token
             else self._source.time_filter_param or not self._is_append_only()
         ):

@@ -198,8 +198,8 @@ class Pagination:
         cursor_from_last: Path, inside an event, of what the last one of a page
             is the next cursor by.
         has_more_field: Path of what says that there is another page.
-        stop_on_empty: Whether an empty page ends a scan; None judges by the
-            listing's order.
+        stop_on_empty: Whether an empty page ends a scan; None follows what the
+            next poll would not go on from, for a while.
         persist_cursor: Whether the next poll goes on from the last token; None
             judges by the listing's order.
     """

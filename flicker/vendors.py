@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from dataclasses import asdict, astuple, dataclass, fields
 from difflib import get_close_matches
 from importlib.resources import files
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 _DIRECTORY = files("flicker") / "vendor_configs"
 _HEAD_LINE = re.compile(r"^# (Vendor|Log|Auth|Lag): (.+)$", re.MULTILINE)
 _BLOCK = re.compile(r"^(?:api_sources|destination):\n", re.MULTILINE)
+# By difflib's default, `nope` would have meant openai.
+NEAR = 0.7
+HEAD_WIDTH = 100
 _SEE_LIST = "`flicker vendors` lists them"
 
 
@@ -95,16 +99,21 @@ def compose(names: Sequence[str]) -> str:
         # The destination is the same in each of them.
         head, source, destination = _BLOCK.split(vendor_text(name))
         sources.append("".join(f"  {line}\n" for line in head.splitlines()) + source)
-    return (
-        f"# Written by `flicker init {' '.join(names)}`. Set the variables that each source"
-        " names,\n# SIEM_URL and SIEM_TOKEN; then: flicker validate -c FILE\n"
-        "api_sources:\n" + "\n".join(sources) + f"\ndestination:\n{destination.rstrip()}"
+    head = textwrap.fill(
+        f"Written by `flicker init {' '.join(names)}`. Set the variables that each source names, "
+        "SIEM_URL and SIEM_TOKEN; then: flicker validate -c FILE",
+        HEAD_WIDTH,
+        initial_indent="# ",
+        subsequent_indent="# ",
+        break_on_hyphens=False,
     )
+    listed = "\n".join(sources)
+    return f"{head}\napi_sources:\n{listed}\ndestination:\n{destination.rstrip()}"
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
     wanted = name.lower()
     near = [other for other in known if wanted and wanted in other]
-    near += get_close_matches(wanted, known)
+    near += get_close_matches(wanted, known, cutoff=NEAR)
     hint = f" Did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
     return f"no ready configuration is called {name!r}.{hint} {_SEE_LIST}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from datetime import timedelta
@@ -15,7 +17,7 @@ import pytest
 
 from flicker import cli
 from flicker.demo.servers import Destination, Response, always
-from tests.processes import Home, Process, ids_of, make_events, make_source, wait_until
+from tests.processes import ROOT, Home, Process, ids_of, make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
 from tests.servers.scripted import ScriptedApi
 
@@ -40,6 +42,28 @@ def shipping(home: Home, destination: Destination, count: int, *arguments: str) 
     process = home.start(*arguments)
     assert destination.wait_for(count, 45), process.stderr
     return process
+
+
+@pytest.mark.parametrize("command", ["vendors", "schema", "init okta", "registry show"])
+def test_ends_quietly_where_nobody_reads_on(home: Home, command: str) -> None:
+    """As behind `| head -1`: short of a pipe's buffer or beyond it, no traceback."""
+    if command == "registry show":
+        with ListingApi(make_events(3), STYLE) as api, Destination() as siem:
+            home.configure(make_source("vendor", api.endpoint, siem.url))
+            assert home.run_once().code == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        ended = subprocess.run(
+            [sys.executable, "-m", "flicker", *command.split()],
+            cwd=home.directory,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 def test_stops_as_asked_with_0(home: Home) -> None:

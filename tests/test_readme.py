@@ -260,6 +260,9 @@ def test_every_command_exists(
         assert arguments[:2] == ["-m", "bytewax.run"]
         monkeypatch.setattr(sys, "argv", arguments[1:])
         assert bytewax_run._parse_args().import_str.startswith("dataflows.api_tailing")
+    elif name == "source":
+        [venv] = re.findall(r"^VENV := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert arguments == [f"{venv}/bin/activate"]
     else:
         assert name == "export"
 

@@ -26,7 +26,7 @@ from flicker.pagination import Place, resolve_link
 from flicker.position import Position, api_fingerprint, dump_position, load_position
 from flicker.registry.partitions import POLL_STEP
 from flicker.registry.shapes import check_states
-from flicker.scan import EMPTY_PAGES, REPEATED_PAGES, Scanner
+from flicker.scan import EMPTY_PAGES, EMPTY_POLLS, REPEATED_PAGES, Scanner
 from flicker.settings import Destination, Endpoint, Pagination, Secret, Source
 from flicker.timefmt import SECOND_NS, format_rfc3339, parse_timestamp
 
@@ -656,13 +656,95 @@ def test_events_behind_an_empty_page_are_reached(newest_first: bool) -> None:
     assert reader.ids == [*(r.id for r in seen), behind.id]
 
 
-def test_empty_pages_without_end_are_not_followed_for_ever() -> None:
-    """T14 newest first, each empty page with a link of its own."""
-    pages = [cursor_page(f"c{number}") for number in range(50)]
-    reader = Reader(
-        make_source("cursor", size=3), Scripted(cursor_page("x", row(3), row(2), row(1)), *pages)
-    )
+LOST_PLACES: dict[str, dict[str, Any]] = {
+    "newest first": {"order": "desc"},
+    "not persistent": {"order": "asc", "persist_cursor": False},
+    "delay": {"delay": timedelta(seconds=1)},
+    "window": {"max_window": timedelta(seconds=3600)},
+    "newest first window": {"order": "desc", "max_window": timedelta(seconds=3600)},
+}
+"""Sources whose next scan does not go on from the token that the last one ended with."""
+
+
+def make_forgetful(kind: str, **pagination: Any) -> Source:
+    changes = dict(LOST_PLACES[kind])
+    if "persist_cursor" in changes:
+        pagination["persist_cursor"] = changes.pop("persist_cursor")
+    if changes.keys() & {"delay", "max_window"}:
+        changes["time_filter_end_param"] = "until"
+    source = make_source("cursor", since=True, start_time=NOON_NS, **changes)
+    return replace(source, pagination=replace(source.pagination, **pagination))
+
+
+def gap(name: str, length: int) -> list[dict[str, Any]]:
+    return [cursor_page(f"{name}{number}") for number in range(length)]
+
+
+@pytest.mark.parametrize("kind", LOST_PLACES)
+@pytest.mark.parametrize("length", [1, EMPTY_PAGES, EMPTY_PAGES + 1, 3 * EMPTY_PAGES])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_stands_behind_empty_pages_is_read_before_their_scan_counts(
+    kind: str, length: int, is_first: bool
+) -> None:
+    """T14 (b) where the next scan would ask for something else, also if the process dies."""
+    seen = [] if is_first else [cursor_page("a", row(5), row(4))]
+    listing = Scripted(*seen, *gap("b", length), cursor_page(None, row(2)))
+    reader = Reader(make_forgetful(kind), listing)
+    for _ in range(1 + length // EMPTY_PAGES):
+        position = reader.scanner.position
+        assert (position.last_timestamp_ns, position.swept_ns) == (None, None)
+        assert reader.poll() <= 1 + EMPTY_PAGES
+        reader.crash()
+    assert reader.ids == [*([] if is_first else ["e5", "e4"]), "e2"]
+    assert reader.scanner.position.scan is None
+    asked = {(query["since"], query.get("until")) for query in listing.queries}
+    assert len(asked) == 1
+    assert reader.warned == set()
+
+
+@pytest.mark.parametrize("kind", LOST_PLACES)
+def test_empty_pages_without_end_are_not_followed_for_ever(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T14 each empty page with a link of its own: after some polls the scan counts as read."""
+    pages = [cursor_page(f"c{number}") for number in range(500)]
+    reader = Reader(make_forgetful(kind), Scripted(cursor_page("x", row(3), row(1)), *pages))
     assert reader.poll() == 1 + EMPTY_PAGES
+    assert [reader.poll() for _ in range(EMPTY_POLLS - 1)] == [EMPTY_PAGES] * (EMPTY_POLLS - 1)
+    position = reader.scanner.position
+    assert position.scan is None
+    assert max(position.last_timestamp_ns or 0, position.swept_ns or 0) >= row(3).at_ns
+    # It is known by now, and what is new is not kept waiting for the end of that.
+    assert [reader.poll() for _ in range(2)] == [EMPTY_PAGES] * 2
+    assert position.scan is None
+    [warning] = [record.message for record in caplog.records]
+    assert "set stop_on_empty: false" in warning
+
+
+@pytest.mark.parametrize("kind", LOST_PLACES)
+@pytest.mark.parametrize("stop_on_empty", [True, False])
+def test_the_configuration_says_what_an_empty_page_means(
+    kind: str, stop_on_empty: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T14 no guess then: the end at once, or no page too many to follow."""
+    length = 3 * EMPTY_PAGES * EMPTY_POLLS
+    listing = Scripted(*gap("b", length), cursor_page(None, row(2)))
+    reader = Reader(make_forgetful(kind, stop_on_empty=stop_on_empty), listing)
+    assert reader.poll() == (1 if stop_on_empty else length + 1)
+    assert reader.scanner.position.scan is None
+    assert caplog.records == []
+
+
+def test_a_token_that_dies_between_two_polls_holds_no_window_up() -> None:
+    """T14, T18: else each poll would find the same empty pages, and the same dead token."""
+    source = make_forgetful("window")
+    reader = Reader(source, Scripted(*(cursor_page(f"c{number}") for number in range(500))))
+    assert reader.poll() == EMPTY_PAGES
+    reader.scanner.begin(NOW_NS)
+    assert reader.scanner.take_refusal(NOW_NS)
+    assert reader.scanner.position.swept_ns is None
+    assert reader.poll() == EMPTY_PAGES
+    assert reader.scanner.position.swept_ns == NOON_NS + 3600 * SECOND_NS
 
 
 def test_a_repeated_cursor_ends_the_scan() -> None:

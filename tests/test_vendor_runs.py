@@ -11,7 +11,7 @@ import yaml
 
 from flicker.demo.servers import Destination
 from tests.processes import ROOT, wait_until
-from tests.servers.vendors import VENDORS, write_table
+from tests.servers.vendors import VENDORS, has_gaps, write_table
 from tests.servers.vendors.emulator import Vendor, VendorApi
 
 if TYPE_CHECKING:
@@ -41,13 +41,22 @@ class Run:
             self._lead_here(source)
             capped = {key: value for key, value in QUICK_IF_CAPPED.items() if key in source}
             source |= {**QUICK, **capped}
-        home.configure(*self._config["api_sources"], destination=self._config["destination"])
+        self._configure()
         self._environ = {
             "SIEM_URL": siem.url,
             "SIEM_TOKEN": "siem-token",
             **vendor.environ(api, home.directory),
         }
         self._process: Process
+
+    def _configure(self) -> None:
+        self._home.configure(*self._config["api_sources"], destination=self._config["destination"])
+
+    def leave_out(self, key: str) -> None:
+        """Take a key out of each source's pagination."""
+        for source in self._config["api_sources"]:
+            del source["pagination"][key]
+        self._configure()
 
     def _lead_here(self, entry: dict[str, Any]) -> None:
         """Replace scheme and host of the URLs that Flicker asks."""
@@ -106,13 +115,13 @@ class Run:
 @pytest.fixture(params=VENDORS)
 def run(request: pytest.FixtureRequest, home: Home) -> Iterator[Run]:
     vendor = VENDORS[request.param]
-    with VendorApi(vendor) as api, Destination() as siem:
+    with VendorApi(vendor, has_gaps=True) as api, Destination() as siem:
         yield Run(vendor, home, api, siem)
 
 
 @pytest.mark.process
 def test_ships_each_event_once_whatever_happens(run: Run) -> None:
-    """Late events, a revoked token, a quota used up and a power cut in between."""
+    """Late events, empty pages, a revoked token, a quota used up and a power cut in between."""
     api = run.api
     api.add(run.first_events, spread=SHARING)
     run.start()
@@ -139,8 +148,33 @@ def test_ships_each_event_once_whatever_happens(run: Run) -> None:
     assert api.refusals == []
 
 
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "run", ["office-365", "aws-cloudtrail", "entra-directory-audits"], indirect=True
+)
+def test_empty_pages_hide_nothing_where_the_configuration_does_not_speak_of_them(run: Run) -> None:
+    """A window that begins with one, a listing that always does, and six in a row."""
+    run.leave_out("stop_on_empty")
+    run.api.add(run.first_events, spread=SHARING)
+    run.start()
+    run.wait_for_requests(8)
+    run.kill()
+    run.api.add(5)
+    run.start()
+    run.wait_for_all()
+    assert run.arrived().keys() == run.api.expected
+    assert run.api.refusals == []
+
+
 def test_every_shipped_configuration_has_a_server() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(VENDORS)
+
+
+@pytest.mark.parametrize("name", [name for name in VENDORS if has_gaps(VENDORS[name])])
+def test_an_empty_page_is_no_end_where_a_missing_token_is(name: str) -> None:
+    """However many there are: without being told, Flicker would take some for the end."""
+    [source] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))["api_sources"]
+    assert source["pagination"]["stop_on_empty"] is False
 
 
 def test_the_documented_table_is_that_of_the_servers() -> None:

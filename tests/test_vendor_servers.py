@@ -326,6 +326,18 @@ def test_office_lists_blobs_in_no_order_and_leads_on_by_a_header() -> None:
         assert serials == {f"{serial}.{part}" for serial in own for part in range(3)}
 
 
+@pytest.mark.parametrize("count", [0, 25])
+def test_office_has_empty_pages_that_lead_on(count: int) -> None:
+    with VendorApi(VENDORS["office-365"], has_gaps=True) as api:
+        client = Client(api, {"Authorization": f"Bearer {api.issue_token()}"})
+        api.add(count)
+        pages = [client.get(OFFICE, {"contentType": "Audit.General"})]
+        while "NextPageUri" in pages[-1].headers:
+            pages.append(client.get(pages[-1].headers["NextPageUri"]))
+        assert [len(page.body) for page in pages] == ([0, 20, 0, 5] if count else [0, 0])
+        assert api.refusals == []
+
+
 def test_box_tells_a_position_from_what_a_float_makes_of_it() -> None:
     with client_of("box") as client:
         client.api.add(12)
@@ -412,6 +424,7 @@ def test_1password_repeats_its_cursor_while_nothing_is_new() -> None:
         assert [len(first["items"]), first["has_more"]] == [3, False]
         assert ask(cursor=cursor).body == {"cursor": cursor, "has_more": False, "items": []}
         assert ask(cursor=cursor, start_time=iso(time.time_ns())).status == 400
+        assert ask(cursor=cursor, limit=3).status == 400
         assert ask(limit=1001).status == 400
 
 

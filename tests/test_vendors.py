@@ -139,6 +139,15 @@ def test_a_time_filter_has_a_start(name: str) -> None:
         assert source["pagination"]["persist_cursor"] is True
 
 
+def test_the_readme_says_which_sources_do_not_begin_a_day_ago() -> None:
+    starts = {name: sources_of(name)[0].get("start_time") for name in NAMES}
+    others = {name: start for name, start in starts.items() if start != "24h"}
+    assert others == {"box": None, "salesforce-event-log-file": "48h"}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "`salesforce-event-log-file` begins two days before" in readme
+    assert "`box`, which has no time filter, with all that Box still keeps" in readme
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_says_whether_its_cursor_outlives_a_poll(name: str) -> None:
     """Not left to the default: what a vendor means by a cursor is known here."""
@@ -170,6 +179,15 @@ def test_order_does_not_matter_and_a_name_given_twice_counts_once(key_file: Path
         assert [source.name for source in settings.sources] == list(dict.fromkeys(names))
 
 
+def test_the_command_at_the_head_is_wrapped() -> None:
+    head, _, _ = compose(NAMES).partition("api_sources:\n")
+    lines = head.splitlines()
+    assert len(lines) > 3
+    assert all(line.startswith("# ") and len(line) <= 100 for line in lines)
+    command = " ".join(line[2:] for line in lines)
+    assert f"`flicker init {' '.join(NAMES)}`. Set the variables" in command
+
+
 def test_comments_are_kept() -> None:
     text = compose(["okta", "github"])
     for name in ("okta", "github"):
@@ -199,8 +217,8 @@ def refused(finished: Finished) -> list[str]:
 
 @pytest.mark.process
 def test_init_names_what_an_unknown_vendor_may_have_meant(home: Home) -> None:
-    mistyped, short_name, nothing_near = refused(
-        home.run("init", "okat", "github", "Entra", "zzzz")
+    mistyped, short_name, *nothing_near = refused(
+        home.run("init", "okat", "github", "Entra", "zzzz", "nope")
     )
     assert mistyped == (
         "flicker: no ready configuration is called 'okat'. Did you mean okta?"
@@ -210,9 +228,10 @@ def test_init_names_what_an_unknown_vendor_may_have_meant(home: Home) -> None:
         "flicker: no ready configuration is called 'Entra'. Did you mean"
         " entra-directory-audits or entra-sign-ins? `flicker vendors` lists them"
     )
-    assert nothing_near == (
-        "flicker: no ready configuration is called 'zzzz'. `flicker vendors` lists them"
-    )
+    assert nothing_near == [
+        f"flicker: no ready configuration is called '{name}'. `flicker vendors` lists them"
+        for name in ("zzzz", "nope")
+    ]
 
 
 @pytest.mark.process
@@ -264,4 +283,7 @@ def test_the_readme_shows_every_configuration() -> None:
         paging = source["pagination"]["pagination_type"]
         cells = (f"{head['Vendor']}: {head['Log']}", head["Auth"], head["Lag"], f"`{paging}`")
         expected.append(f"| `{name}` | {' | '.join(cells)} |")
-    assert rows == expected
+    missing = "\n".join(row for row in expected if row not in rows)
+    stale = "\n".join(row for row in rows if row not in expected)
+    advice = "make the rows of the README's section Vendors these, in order of their names"
+    assert rows == expected, f"{advice}. Add:\n{missing}\nTake out:\n{stale}"

@@ -43,8 +43,8 @@ class _TokenEntry(_PaginationEntry):
     )
     stop_on_empty: Switch | None = Field(
         default=None,
-        description="Whether an empty page ends a poll, though it leads on; by default it does,"
-        " but for listings that are newest first.",
+        description="Whether an empty page ends a poll, though it leads on; by default it does"
+        " where the next poll goes on from there, and else some of them are followed.",
     )
     persist_cursor: Switch | None = Field(
         default=None,

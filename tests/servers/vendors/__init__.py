@@ -9,6 +9,8 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING
 
+from tests.servers.vendors.listing import Listing
+
 if TYPE_CHECKING:
     from tests.servers.vendors.emulator import Vendor
 
@@ -23,8 +25,15 @@ def _find() -> dict[str, Vendor]:
 VENDORS = _find()
 
 
+def has_gaps(vendor: Vendor) -> bool:
+    """Tell whether a vendor is played with empty pages that lead on."""
+    return any(isinstance(route, Listing) and route.gaps for route in vendor.routes.values())
+
+
 def write_table() -> str:
     """Write what is played of each vendor as a table in Markdown."""
     rows = [("Configuration", "Emulated", "Not emulated"), ("---", "---", "---")]
-    rows += [(f"`{v.name}`", v.emulated, v.not_emulated) for v in VENDORS.values()]
+    for vendor in VENDORS.values():
+        gaps = "; empty pages in between" if has_gaps(vendor) else ""
+        rows.append((f"`{vendor.name}`", vendor.emulated + gaps, vendor.not_emulated))
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -70,6 +70,7 @@ VENDORS = (
                 envelope=_wrap,
                 bounds=bounds("StartTime", "EndTime", parse=unix),
                 page_param="NextToken",
+                gaps=6,
                 with_cursor="again",
                 order="desc",
                 limit_param="MaxResults",

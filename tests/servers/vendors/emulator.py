@@ -168,10 +168,17 @@ class Vendor:
 class VendorApi(EmbeddedServer):
     """Plays one vendor; records may be added while it runs."""
 
-    def __init__(self, vendor: Vendor) -> None:
-        """Bind a free port."""
+    def __init__(self, vendor: Vendor, *, has_gaps: bool = False) -> None:
+        """Bind a free port.
+
+        Args:
+            vendor: Whom to play.
+            has_gaps: Whether there are empty pages, with the vendors that end
+                their listings by handing out no cursor.
+        """
         super().__init__()
         self.vendor = vendor
+        self.has_gaps = has_gaps
         self._lock = threading.Lock()
         self._logs: dict[str, list[Entry]] = {lane: [] for lane in vendor.lanes}
         self._count = 0

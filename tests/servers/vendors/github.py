@@ -60,6 +60,7 @@ VENDORS = (
                 headers=_write_links,
                 bounds=_BOUNDS,
                 page_param="after",
+                gaps=1,
                 next_path="/organizations/80307827/audit-log",
                 order="desc",
                 order_param=_ORDERS,

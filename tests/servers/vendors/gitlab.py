@@ -50,6 +50,7 @@ VENDORS = (
                 headers=links,
                 bounds=_read_bounds,
                 has_next="each",
+                gaps=1,
                 order="desc",
                 ordered_by="arrival",
                 limit_param="per_page",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NUMBER = re.compile(r"\d{1,15}", re.ASCII)
+# Nothing that base64 has.
+_GAP = ":"
 
 
 def rfc3339(text: str) -> int:
@@ -212,9 +214,12 @@ class Listing:
             not shift, a page or an offset counts from the first event.
         page_param: Name of the cursor, offset, number.
         with_cursor: Whether the time filter is sent with a cursor `again`, and
-            then the same, or must `not` be, or `may`, and then is ignored.
+            then the same, or must `not` be, or `may`, and then is ignored; where a
+            cursor has to be `alone`, the page size is not sent with it either.
         has_next: Whether a cursor is handed out while there is `more`, behind
             `each` page that is not empty, or `always`.
+        gaps: Empty pages that lead on, before each page with events, where the
+            server is told to have them: only a missing cursor is the end.
         next_path: Where the next page is, if elsewhere.
         locator_path: Where the next page is, if the cursor is the last part of
             its path.
@@ -236,8 +241,9 @@ class Listing:
     bounds: Callable[[Ask], Bounds] = field(default_factory=bounds)
     paging: Literal["cursor", "offset", "page", "last_id", "none"] = "cursor"
     page_param: str = "cursor"
-    with_cursor: Literal["again", "not", "may"] = "may"
+    with_cursor: Literal["again", "not", "may", "alone"] = "may"
     has_next: Literal["more", "each", "always"] = "more"
+    gaps: int = 0
     next_path: str | None = None
     locator_path: str | None = None
     order: Literal["asc", "desc"] = "asc"
@@ -256,22 +262,27 @@ class Listing:
         """Answer a request, or refuse it."""
         ask = Ask(request)
         log = api.log(self.lane_of(request))
+        gaps = self.gaps if api.has_gaps else 0
         if self.locator_path is not None and request.path.startswith(self.locator_path):
             ask.finish()
             place = unquote(request.path.removeprefix(self.locator_path))
-            return self._write(request, log, self.default_limit, self.order, (None, None), place)
+            nothing = (None, None)
+            return self._write(request, log, self.default_limit, self.order, nothing, place, gaps)
         for name, text in self.required.items():
             if ask.take(name) != text:
                 raise RefusedError(f"{name} has to be {text}")
         for name, values in self.choices.items():
             if ask.take(name) not in {None, *values}:
                 raise RefusedError(f"{name} has to be one of {values}")
+        is_sized = self.limit_param in ask.names
         limit = self._read_limit(ask)
         order = self._read_order(ask)
         asked = self.bounds(ask)
         place = ask.take(self.page_param)
         ask.finish()
-        return self._write(request, log, limit, order, asked, place)
+        if self.with_cursor == "alone" and place is not None and is_sized:
+            raise RefusedError(f"{self.limit_param} and a cursor exclude each other")
+        return self._write(request, log, limit, order, asked, place, gaps)
 
     def _read_limit(self, ask: Ask) -> int:
         value = None if self.limit_param is None else ask.take(self.limit_param)
@@ -299,8 +310,11 @@ class Listing:
         order: Literal["asc", "desc"],
         asked: Bounds,
         place: str | None,
+        gaps: int,
     ) -> Response:
         after: Key | None = None
+        if gaps:
+            gaps, place = _pass_gap(gaps, place)
         if place is not None and self.paging == "cursor":
             after, asked = self._read_token(place, asked)
         since_ns, until_ns = asked
@@ -312,13 +326,15 @@ class Listing:
         ]
         passing.sort(key=lambda entry: entry.key(self.ordered_by), reverse=order == "desc")
         start = self._find_start(passing, place, after, order, limit)
-        entries = passing[start : start + limit]
+        entries = [] if gaps else passing[start : start + limit]
         has_more = start + len(entries) < len(passing)
         last = entries[-1].key(self.ordered_by) if entries else after or (0, -1)
         leads_on = {"more": has_more, "each": bool(entries), "always": True}[self.has_next]
         token = None
         if self.paging == "cursor" and leads_on:
             token = make_token(last, (since_ns, until_ns))
+        if gaps:
+            token = f"{gaps - 1}{_GAP}{place or ''}"
         page = Page(
             items=[msgspec.Raw(entry.raw) for entry in entries],
             entries=entries,
@@ -333,7 +349,7 @@ class Listing:
 
     def _read_token(self, token: str, asked: Bounds) -> tuple[Key, Bounds]:
         after, bounds_then = read_token(token)
-        if self.with_cursor == "not" and asked != (None, None):
+        if self.with_cursor in {"not", "alone"} and asked != (None, None):
             raise RefusedError("a time filter and a cursor exclude each other")
         if self.with_cursor == "again" and asked != bounds_then:
             raise RefusedError("the time filter has to be the one that the cursor came with")
@@ -375,6 +391,14 @@ class Listing:
             query = [(name, text) for name, text in query if name in ask.names]
         path = self.next_path or request.path
         return f"{path}?{urlencode([*query, (self.page_param, token)])}"
+
+
+def _pass_gap(gaps: int, place: str | None) -> tuple[int, str | None]:
+    """Give how many empty pages are still before a place, and the place behind them."""
+    if place is None or _GAP not in place:
+        return gaps, place
+    left, _, behind = place.partition(_GAP)
+    return int(left), behind or None
 
 
 def make_token(after: Key, asked: Bounds) -> str:

@@ -79,6 +79,7 @@ VENDORS = (
                 envelope=_write_odata,
                 bounds=expression("$filter", r"activityDateTime ge (?P<since>\S+)"),
                 page_param="$skiptoken",
+                gaps=1,
                 order="desc",
                 order_param=(
                     "$orderby",
@@ -112,6 +113,7 @@ VENDORS = (
                 envelope=_write_odata,
                 bounds=expression("$filter", r"createdDateTime ge (?P<since>\S+)"),
                 page_param="$skiptoken",
+                gaps=1,
                 order="desc",
                 limit_param="$top",
                 max_limit=1000,
@@ -149,6 +151,7 @@ VENDORS = (
                     required=True,
                 ),
                 page_param="$skipToken",
+                gaps=1,
                 order="desc",
                 limit_param=None,
                 default_limit=150,

@@ -104,6 +104,7 @@ VENDORS = (
                 headers=lambda page: [("NextPageUri", page.next_url)] if page.next_url else [],
                 bounds=_read_bounds,
                 page_param="nextPage",
+                gaps=1,
                 with_cursor="again",
                 limit_param=None,
                 default_limit=_PAGE_SIZE,

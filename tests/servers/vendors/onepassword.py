@@ -53,8 +53,9 @@ VENDORS = (
     Vendor(
         name="1password",
         emulated=(
-            "POST whose body is a start or a cursor, never both; a cursor for ever, the same one "
-            "while nothing is new; `has_more`; at most 1,000 a page; 429 that names no time"
+            "POST whose body is a start with a limit or a cursor, never both; a cursor for ever, "
+            "the same one while nothing is new; `has_more`; at most 1,000 a page; 429 that names "
+            "no time"
         ),
         not_emulated="the 120 days that events are kept, sign-ins and uses of items",
         routes={
@@ -65,7 +66,7 @@ VENDORS = (
                     "items": page.items,
                 },
                 bounds=bounds("start_time", "end_time"),
-                with_cursor="not",
+                with_cursor="alone",
                 has_next="always",
                 ordered_by="arrival",
                 over_limit="refuse",

@@ -33,6 +33,7 @@ VENDORS = (
                 },
                 bounds=bounds("since", "until"),
                 with_cursor="again",
+                gaps=1,
                 order="desc",
                 max_limit=100,
             )

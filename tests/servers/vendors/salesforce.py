@@ -61,6 +61,7 @@ VENDORS = (
                     r"ORDER BY CreatedDate(?: ASC)?(?:, ?Id(?: ASC)?)?",
                     required=True,
                 ),
+                gaps=1,
                 locator_path=f"{QUERY}/01g",
                 limit_param=None,
                 default_limit=150,

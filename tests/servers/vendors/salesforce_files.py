@@ -74,6 +74,7 @@ VENDORS = (
             f"GET {QUERY}*": Listing(
                 envelope=write_records,
                 bounds=expression("q", _QUERY),
+                gaps=1,
                 locator_path=f"{QUERY}/01g",
                 limit_param=None,
                 default_limit=_PAGE_SIZE,

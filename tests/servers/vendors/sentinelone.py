@@ -35,6 +35,7 @@ VENDORS = (
             "GET /web/api/v2.1/activities": Listing(
                 envelope=_write,
                 bounds=bounds("createdAt__gte", "createdAt__lte"),
+                gaps=1,
                 order="desc",
                 order_param=("sortOrder", {"asc": "asc", "desc": "desc"}),
                 required={"sortBy": "createdAt"},

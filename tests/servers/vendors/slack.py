@@ -32,6 +32,7 @@ VENDORS = (
             "GET /audit/v1/logs": Listing(
                 envelope=_write,
                 bounds=bounds("oldest", "latest", parse=unix),
+                gaps=1,
                 order="desc",
                 max_limit=9999,
                 over_limit="refuse",

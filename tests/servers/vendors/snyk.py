@@ -38,6 +38,7 @@ VENDORS = (
             "GET /rest/orgs/org-1/audit_logs/search": Listing(
                 envelope=_write,
                 bounds=bounds("from", "to"),
+                gaps=1,
                 order="desc",
                 order_param=("sort_order", {"ASC": "asc", "DESC": "desc"}),
                 limit_param="size",

@@ -60,6 +60,7 @@ VENDORS = (
                 },
                 bounds=_read_dates,
                 page_param="next_page_token",
+                gaps=1,
                 with_cursor="again",
                 order="desc",
                 limit_param="page_size",

@@ -38,7 +38,7 @@ types: setup ## check types
 demo: setup ## watch Flicker ship, die and resume
 	@$(BIN)/flicker demo
 
-bench: $(VENV)/.bench ## measure Flicker beside other ways to do the same work: 20 minutes
+bench: $(VENV)/.bench ## measure Flicker beside other ways to do the same work: 25 minutes at most
 	$(BIN)/python -m bench $(BENCH)
 
 bench-quick: $(VENV)/.bench ## check the three ratios that matter most: a minute

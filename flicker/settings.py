@@ -22,6 +22,8 @@ SINCE, UNTIL = "{since}", "{until}"
 
 PaginationType = Literal["offset", "cursor", "page", "link_header", "next_url", "none"]
 ResponseFormat = Literal["json", "ndjson", "csv"]
+"""How a body holds its events."""
+
 WireFormat = Literal["json", "ndjson"]
 GrantType = Literal["client_credentials", "refresh_token", "account_credentials"]
 TokenBodyFormat = Literal["form", "json"]

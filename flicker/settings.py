@@ -344,6 +344,11 @@ class Source:
     exclude_on: tuple[re.Pattern[str], ...] = ()
 
     @property
+    def listing_format(self) -> ResponseFormat:
+        """Form of what the endpoint answers; a list of what is to be fetched is JSON."""
+        return self.response_format if self.fetch_each is None else "json"
+
+    @property
     def has_upper_bound(self) -> bool:
         """Whether requests say up to when they ask."""
         return self.time_filter_end_param is not None or UNTIL in (self.time_filter_template or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,9 @@ PLACE_ATTEMPTS = 3
 
 ENTRY_ATTEMPTS = 3
 """How often an entry of a listing is asked for before it counts as gone."""
+
+PAGE, ENTRY = "page", "entry"
+"""What is read, for the log."""
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +223,7 @@ class ApiPartition(SourcePartition):
             error_field=source.error_field,
             decode_field=source.decode_field,
             explode_field=source.explode_field,
-            response_format="json" if source.fetch_each is not None else source.response_format,
+            response_format=source.listing_format,
         )
         self._interval_s = source.poll_interval.total_seconds()
         self._entry_decoder = self._decoder
@@ -245,7 +249,8 @@ class ApiPartition(SourcePartition):
         self._said: str | None = None
         self._is_read = False
         self._was_mid_scan = self._scanner.in_scan
-        self._page_number = 0
+        # Pages and entries that this poll has read.
+        self._counts: Counter[str] = Counter()
         logger.info(
             "resuming" if resume_state is not None else "starting",
             extra={"source": source.name, "mid_scan": self._scanner.in_scan},
@@ -310,7 +315,7 @@ class ApiPartition(SourcePartition):
             self._is_polling = True
             self._is_listed = self._has_begun = False
             self._poll_started_at = now
-            self._page_number = 0
+            self._counts.clear()
         fetch = self._next_fetch()
         if fetch is None:
             self._end_poll(outbox)
@@ -328,7 +333,8 @@ class ApiPartition(SourcePartition):
         source, scanner = self._source, self._scanner
         pending = scanner.pending
         if pending is not None:
-            request, read = PageRequest(pending.url), _reader(self._entry_decoder, pending.identity)
+            request = PageRequest(pending.url, response_format=source.response_format)
+            read = _reader(self._entry_decoder, pending.identity)
             return Fetch(source, self._client, request, read)
         if not self._has_begun:
             self._has_begun = True
@@ -345,11 +351,12 @@ class ApiPartition(SourcePartition):
         if fetch.pause_s is not None and not self._runtime.is_hopeless(0, fetch.pause_s):
             self._pace.pause(time.monotonic() + fetch.pause_s)
         scanner = self._scanner
+        what = PAGE if scanner.pending is None else ENTRY
+        self._counts[what] += 1
         if scanner.pending is not None:
             events = scanner.take_fetched(fetch.page)
         else:
             events, self._is_listed = scanner.take(fetch.page, fetch.links, time.time_ns())
-        self._page_number += 1
         if self._failures and not self._restarts:
             logger.info("source answers again", extra={"source": self._name})
         self._failures = 0
@@ -368,10 +375,10 @@ class ApiPartition(SourcePartition):
         if self._is_listed and scanner.pending is None:
             self._end_poll(outbox)
         logger.debug(
-            "page read",
+            "page read" if what == PAGE else "entry read",
             extra={
                 "source": self._name,
-                "page": self._page_number,
+                what: self._counts[what],
                 "entries": fetch.page.entries,
                 "new": len(events),
             },
@@ -448,13 +455,15 @@ class ApiPartition(SourcePartition):
         self._due_at = now + wait_s
         if self._said != str(error):
             self._said = str(error)
+            what = PAGE if is_listing else ENTRY
+            number = self._counts[what] + 1
             logger.log(
                 logging.ERROR if needs_human else logging.WARNING,
                 "poll failed; the position stays and the request is sent again",
                 extra={
                     "source": self._name,
-                    "page": self._page_number + 1,
-                    "reason": f"page {self._page_number + 1} {error}"
+                    what: number,
+                    "reason": f"{what} {number} {error}"
                     if isinstance(error, UnreadablePageError)
                     else str(error),
                     "wait_s": round(wait_s, 3),

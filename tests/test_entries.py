@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from collections import Counter
 from dataclasses import replace
@@ -14,14 +15,18 @@ import pytest
 from flicker import dedup
 from flicker.decode import PageDecoder
 from flicker.dedup import KEPT_COUNT, RECENT_COUNT, DedupWindow
+from flicker.demo.servers import Response
 from flicker.position import Position, dump_position, load_position
 from flicker.scan import Scanner
-from flicker.settings import FetchEach
+from flicker.settings import Endpoint, FetchEach, Secret
 from flicker.timefmt import SECOND_NS, format_rfc3339
+from tests.servers.scripted import ScriptedApi
 from tests.test_scan import NOON_NS, NOW_NS, URL, make_source
+from tests.test_source import Drive, event, said, source_of
 
 if TYPE_CHECKING:
     from flicker.decode import Page
+    from flicker.demo.servers import Request
 
 LISTED = PageDecoder(
     results_field="events", timestamp_field="ts", id_field="id", next_cursor_field="next"
@@ -47,7 +52,7 @@ def content(*ids: str) -> Page:
     return FETCHED.decode(json.dumps([{"id": event_id} for event_id in ids]).encode())
 
 
-class Drive:
+class Reading:
     """Has a scanner read pages and what they list, and counts what it fetches and gives."""
 
     def __init__(self, scanner: Scanner | None = None) -> None:
@@ -90,52 +95,52 @@ def test_however_much_entries_hold_they_are_not_fetched_again(restarts: bool) ->
         for at in range(4)
     ]
     assert sum(map(len, contents.values())) > 2 * RECENT_COUNT
-    drive = Drive()
+    reading = Reading()
     for at, entries in enumerate(pages):
-        drive.read(page(entries, f"a{at}"), contents)
-    assert drive.scanner.take_refusal(NOW_NS)
+        reading.read(page(entries, f"a{at}"), contents)
+    assert reading.scanner.take_refusal(NOW_NS)
     if restarts:
-        drive.restart()
+        reading.restart()
     for at, entries in enumerate(pages):
-        drive.read(page(entries, f"b{at}" if at < 3 else None), contents)
-    assert drive.fetched == Counter(contents.keys())
-    assert drive.ids == Counter(event for events in contents.values() for event in events)
+        reading.read(page(entries, f"b{at}" if at < 3 else None), contents)
+    assert reading.fetched == Counter(contents.keys())
+    assert reading.ids == Counter(event for events in contents.values() for event in events)
 
 
 def test_an_event_may_have_the_id_of_its_entry() -> None:
     """A list of tickets, and each ticket behind its URL."""
-    drive = Drive()
-    drive.read(page([entry("t1", 0), entry("t2", 1)]), {"t1": ["t1"], "t2": ["t2"]})
-    assert drive.ids == Counter(["t1", "t2"])
+    reading = Reading()
+    reading.read(page([entry("t1", 0), entry("t2", 1)]), {"t1": ["t1"], "t2": ["t2"]})
+    assert reading.ids == Counter(["t1", "t2"])
 
 
 @pytest.mark.parametrize("restarts", [False, True])
 def test_an_event_of_several_entries_is_one(restarts: bool) -> None:
     """T05 on one page, on the next, and in the next scan."""
     contents = {"a": ["x", "y"], "b": ["y", "z"], "c": ["z", "q"], "d": ["q", "x", "w"]}
-    drive = Drive()
+    reading = Reading()
     for answer in (
         page([entry("a", 0), entry("b", 1)], "n1"),
         page([entry("c", 2)]),
         page([entry("c", 2), entry("d", 3)]),
     ):
-        drive.read(answer, contents)
+        reading.read(answer, contents)
         if restarts:
-            drive.restart()
-    assert drive.fetched == Counter("abcd")
-    assert drive.ids == Counter("xyzqw")
+            reading.restart()
+    assert reading.fetched == Counter("abcd")
+    assert reading.ids == Counter("xyzqw")
 
 
 def test_a_state_that_kept_entries_and_events_together_is_known_on_both_sides() -> None:
     """As it was written before they were told apart."""
-    drive = Drive()
-    drive.read(page([entry("a", 0)]), {"a": ["x"]})
-    state = drive.state()
+    reading = Reading()
+    reading.read(page([entry("a", 0)]), {"a": ["x"]})
+    state = reading.state()
     parts = zip(state["seen"], state.pop("fetched"), strict=True)
     state["seen"] = [entries + events for entries, events in parts]
-    drive.scanner = Scanner(SOURCE, restored(state))
-    drive.read(page([entry("a", 0), entry("b", 1)]), {"b": ["x", "y"]})
-    assert drive.ids == Counter("xy")
+    reading.scanner = Scanner(SOURCE, restored(state))
+    reading.read(page([entry("a", 0), entry("b", 1)]), {"b": ["x", "y"]})
+    assert reading.ids == Counter("xy")
     # Where nothing is fetched, nothing is remembered twice.
     plain = Scanner(replace(SOURCE, fetch_each=None), restored(state))
     assert dump_position(plain.position, "f", None)["fetched"] == [b""] * 6
@@ -144,21 +149,71 @@ def test_a_state_that_kept_entries_and_events_together_is_known_on_both_sides() 
 def test_all_that_a_source_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Events make way, entries stay."""
     monkeypatch.setattr(dedup, "CAPACITY", 500)
-    drive = Drive(Scanner(replace(SOURCE, time_filter_param=None), Position(DedupWindow("v"))))
+    reading = Reading(Scanner(replace(SOURCE, time_filter_param=None), Position(DedupWindow("v"))))
     names = [f"n{at}" for at in range(100)]
     contents = {name: [f"{name}:{at}" for at in range(20)] for name in names}
-    drive.read(page([entry(name, at) for at, name in enumerate(names)], "more"), contents)
-    position = drive.scanner.position
+    reading.read(page([entry(name, at) for at, name in enumerate(names)], "more"), contents)
+    position = reading.scanner.position
     assert len(position.window) == 100
     assert len(position.window) + len(position.fetched) == 500
 
 
 def test_events_are_forgotten_where_entries_come_and_go() -> None:
     """A listing without a time filter brings everything again; each of its entries is read once."""
-    drive = Drive(Scanner(replace(SOURCE, time_filter_param=None), Position(DedupWindow("v"))))
+    reading = Reading(Scanner(replace(SOURCE, time_filter_param=None), Position(DedupWindow("v"))))
     count = KEPT_COUNT + 1000
     for at in range(6):
         name = f"n{at}"
-        drive.read(page([entry(name, at)]), {name: [f"{name}:{n}" for n in range(count)]})
-    assert len(drive.ids) == 6 * count
-    assert len(drive.scanner.position.fetched) <= KEPT_COUNT + 2 * count
+        reading.read(page([entry(name, at)]), {name: [f"{name}:{n}" for n in range(count)]})
+    assert len(reading.ids) == 6 * count
+    assert len(reading.scanner.position.fetched) <= KEPT_COUNT + 2 * count
+
+
+@pytest.mark.parametrize("own", [None, "text/plain"])
+def test_asks_for_the_form_that_is_configured(own: str | None) -> None:
+    """The listing is JSON; what a user wrote into `headers` goes out instead."""
+
+    def respond(request: Request) -> Response:
+        if request.path == "/list":
+            return Response(body={"events": [event(1, url="/file")]})
+        return Response(body=b"id,name\n7,x\n", headers=(("Content-Type", "text/csv"),))
+
+    with ScriptedApi(respond) as api:
+        headers = () if own is None else (("accept", Secret(own)),)
+        source = source_of(
+            f"{api.url}/list",
+            None,
+            endpoint=Endpoint(f"{api.url}/list", headers),
+            fetch_each=FetchEach("url", id_field=("id",)),
+            response_format="csv",
+        )
+        drive = Drive(source)
+        drive.until(lambda: drive.ids)
+        accepted = {
+            request.path: value
+            for request in api.requests
+            for name, value in request.header_lines
+            if name.lower() == "accept"
+        }
+    assert accepted == {
+        "/list": own or "application/json",
+        "/file": own or "text/csv, */*;q=0.5",
+    }
+
+
+def test_a_failure_names_the_entry_that_it_befell(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    answers = {"/a": Response(body=[event(1)]), "/b": Response(body={"oops": 1})}
+
+    def respond(request: Request) -> Response:
+        listed = [event(at, url=url) for at, url in enumerate(answers, 10)]
+        return answers.get(request.path) or Response(body={"events": listed})
+
+    with ScriptedApi(respond) as api:
+        drive = Drive(source_of(f"{api.url}/list", None, fetch_each=FetchEach("url")))
+        drive.until(lambda: said(caplog))
+    (record,) = said(caplog)
+    assert record.reason.startswith("entry 2 has no list at the root")
+    assert (record.entry, hasattr(record, "page")) == (2, False)
+    read = [record.getMessage() for record in caplog.records if hasattr(record, "entries")]
+    assert read == ["page read", "entry read"]

@@ -217,3 +217,17 @@ def test_a_failure_names_the_entry_that_it_befell(caplog: pytest.LogCaptureFixtu
     assert (record.entry, hasattr(record, "page")) == (2, False)
     read = [record.getMessage() for record in caplog.records if hasattr(record, "entries")]
     assert read == ["page read", "entry read"]
+
+
+def test_an_entry_elsewhere_is_held_up_over_a_restart(caplog: pytest.LogCaptureFixture) -> None:
+    """T65 whoever looks after it may let it be fetched; another API's never can be."""
+    listed = Response(body={"events": [event(1, url="https://elsewhere.example/1")]})
+    with ScriptedApi([listed]) as api:
+        source = source_of(f"{api.url}/list", None, fetch_each=FetchEach("url"))
+        reading = Drive(source)
+        reading.until(lambda: said(caplog))
+    state = pickle.loads(pickle.dumps(reading.state))
+    assert len(state["pending"]) == 1
+    assert Drive(source, resume_state=state).state["pending"] == state["pending"]
+    changed = replace(source, params=(("kind", Secret("all")),))
+    assert Drive(changed, resume_state=state).state["pending"] == []

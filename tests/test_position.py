@@ -127,6 +127,7 @@ PAGED = Pagination("page", limit_param="limit", page_param="page")
         {"pagination": Pagination("cursor", cursor_param="page", next_cursor_field="next")},
         {"time_filter_format": "unix"},
         {"time_filter_param": "after"},
+        {"time_filter_end_param": "before"},
         {"results_field": "data"},
     ],
 )

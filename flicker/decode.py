@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flicker.errors import RetryableError
 from flicker.events import EventReader, confined, tell_repeats_apart
-from flicker.formats import FormatError, ResponseFormat, csv_entries, decode_text, ndjson_entries
+from flicker.formats import FormatError, csv_entries, decode_text, ndjson_entries
 from flicker.json_fields import compile_body
 from flicker.json_text import (
     UNREADABLE,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flicker.events import Event
+    from flicker.settings import ResponseFormat
 
 _NO_MORE = frozenset({b"false", b"null", b"0", b"no", b""})
 """What a field for further pages holds where there are none."""

@@ -118,13 +118,15 @@ class DedupWindow:
                 (self._held if at_ns >= floor_ns else self._recent)[identity] = at_ns
         return events
 
-    def trim(self, floor_ns: int | None, page_events: int) -> None:
+    def trim(self, floor_ns: int | None, page_events: int, *, beside: int = 0) -> None:
         """Forget what a page made forgettable; to be called after each page.
 
         Args:
             floor_ns: As for `is_new`.
             page_events: Events of the page; the last two pages stay known
                 whatever their size.
+            beside: Identities that the source keeps elsewhere, for the bound
+                on all of them.
         """
         self._page_events = max(self._page_events, page_events)
         self._recent_count = max(RECENT_COUNT, 2 * self._page_events)
@@ -138,11 +140,11 @@ class DedupWindow:
                 del self._held[identity]
                 self._recent[identity] = instant
         _drop_oldest(self._recent, self._recent_count)
-        over = len(self) - CAPACITY
+        over = len(self) + beside - CAPACITY
         if over > 0:
             self._packed = None
             _drop_oldest(self._carried, max(0, len(self._carried) - over))
-            _drop_oldest(self._held, CAPACITY)
+            _drop_oldest(self._held, max(0, CAPACITY - beside))
             if not self._warned:
                 self._warned = True
                 logger.warning(

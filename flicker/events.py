@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 IDENTITY_BYTES = 16
 
+ELEMENT_DIGITS = 16
+"""Of its identity, in the id of a record's part: 64 bits tell the parts of one record apart."""
+
 _PLACEHOLDERS = frozenset({b"", b"0"})
 _new_digest = blake2b(digest_size=IDENTITY_BYTES, person=b"id").copy
 
@@ -44,7 +47,8 @@ class Event(NamedTuple):
             of `id_field` or, without a usable one, of the event's bytes and of
             how often they came before in the page.
         id: What the record's `id` says: the value of `id_field` as text, else
-            the identity in hexadecimal.
+            the identity in hexadecimal; of a part of a record, the record's
+            and the start of its own identity.
         timestamp_ns: Nanoseconds since 1970, or None where unreadable.
         message: JSON text of a string, or `null`.
         raw: The event exactly as the vendor wrote it.
@@ -181,7 +185,8 @@ class EventReader:
     def explode(self, record: Event) -> list[Event]:
         """Give an event for each element of the list at `explode_field`, if there is one.
 
-        Elements are known by their bytes, since a vendor may add one anywhere.
+        Elements are known by their bytes, since a vendor may add one anywhere, and
+        their ids go by that too: a receiver may drop what has an id it has seen.
         """
         cut = cut_list(record.raw, self._explode_field) if self._explode_field is not None else None
         if cut is None:
@@ -189,7 +194,7 @@ class EventReader:
         before, elements, behind = cut
         events = []
         counts: Counter[bytes] = Counter()
-        for index, element in enumerate(elements):
+        for element in elements:
             event = self._event(before + element + behind)
             # An id inside the element is the event's own.
             if _has_id(record) or not _has_id(event):
@@ -198,7 +203,8 @@ class EventReader:
                 identity = blake2b(
                     record.identity + met + element, digest_size=IDENTITY_BYTES, person=b"element"
                 ).digest()
-                event = event._replace(identity=identity, id=f"{record.id}:{index}")
+                event_id = f"{record.id}:{identity.hex()[:ELEMENT_DIGITS]}"
+                event = event._replace(identity=identity, id=event_id)
             if event.timestamp_ns is None:
                 event = event._replace(timestamp_ns=record.timestamp_ns)
             if event.message == b"null":

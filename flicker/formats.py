@@ -6,14 +6,10 @@ import csv
 import io
 import re
 import sys
-from typing import Literal
 
 import msgspec
 
 from flicker.json_text import split_value
-
-ResponseFormat = Literal["json", "ndjson", "csv"]
-"""How a body holds its events."""
 
 # The default bound of 128 KiB a field is the whole process's; here the size
 # of the response bounds it.

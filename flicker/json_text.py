@@ -113,21 +113,42 @@ def cut_list(text: bytes, path: str) -> tuple[bytes, list[bytes], bytes] | None:
     items = split_list(found) if found is not None and found[:1] == b"[" else []
     if found is None or not items:
         return None
-    start, last = text.find(found), text.rfind(found)
-    while start >= 0:
-        before, behind = text[:start], text[start + len(found) :]
-        if start == last or _leads_to_zero(before + b"0" + behind, path):
-            return before, items, behind
-        # The same text stands elsewhere too.
-        start = text.find(found, start + 1)
-    return None
-
-
-def _leads_to_zero(text: bytes, path: str) -> bool:
+    start = text.find(found)
+    if start < 0:
+        return None
+    if start == text.rfind(found):
+        return text[:start], items, text[start + len(found) :]
+    # The same text stands elsewhere too.
+    document = text.decode()
     try:
-        return walk_path(text, path) == b"0"
+        span = _span_at(document, 0, path.split("."))
     except UNREADABLE:
-        return False
+        return None
+    if span is None:
+        return None
+    start, end = span
+    return document[:start].encode(), items, document[end:].encode()
+
+
+def _span_at(text: str, offset: int, segments: list[str]) -> tuple[int, int] | None:
+    """Tell where the value is that `_walk` finds, counted from an offset."""
+    if not segments:
+        return offset, offset + len(text)
+    if text.lstrip()[:1] == "{":
+        members = {key: (start, end) for key, start, end in _Lenient(text).spans("{", "}")}
+        for length in range(len(segments), 0, -1):
+            key = ".".join(segments[:length])
+            if key in members:
+                start, end = members[key]
+                found = _span_at(text[start:end], offset + start, segments[length:])
+                if found is not None:
+                    return found
+    elif text.lstrip()[:1] == "[" and segments[0].isdigit():
+        elements = _Lenient(text).spans("[", "]")
+        if int(segments[0]) < len(elements):
+            _, start, end = elements[int(segments[0])]
+            return _span_at(text[start:end], offset + start, segments[1:])
+    return None
 
 
 class _Lenient:
@@ -144,25 +165,29 @@ class _Lenient:
     _CONTROL = re.compile(r"[\x00-\x1f]")
     _CONSTANT = re.compile(r'("(?:[^"\\]|\\.)*")|(-?Infinity|NaN)')
 
-    def __init__(self, text: bytes) -> None:
-        self._text = text.decode()
+    def __init__(self, text: bytes | str) -> None:
+        self._text = text if isinstance(text, str) else text.decode()
         self._value_end: Any = vars(json.JSONDecoder(strict=False))["scan_once"]
 
     def members(self) -> dict[str, bytes]:
-        return dict(self._parts("{", "}"))
+        return {key: self._value(*span) for key, *span in self.spans("{", "}")}
 
     def items(self) -> list[bytes]:
-        return [value for _, value in self._parts("[", "]")]
+        return [self._value(*span) for _, *span in self.spans("[", "]")]
 
-    def _parts(self, opening: str, closing: str) -> list[tuple[str, bytes]]:
+    def _value(self, start: int, end: int) -> bytes:
+        return self._as_json(self._text[start:end])
+
+    def spans(self, opening: str, closing: str) -> list[tuple[str, int, int]]:
+        """Give where each value begins and ends, with its key in an object."""
         try:
             return self._scan(opening, closing)
         except (ValueError, StopIteration, IndexError) as error:
             message = "JSON is malformed"
             raise msgspec.DecodeError(message) from error
 
-    def _scan(self, opening: str, closing: str) -> list[tuple[str, bytes]]:
-        parts: list[tuple[str, bytes]] = []
+    def _scan(self, opening: str, closing: str) -> list[tuple[str, int, int]]:
+        parts: list[tuple[str, int, int]] = []
         at = self._skip(0)
         self._expect(at, opening)
         at = self._skip(at + 1)
@@ -178,7 +203,7 @@ class _Lenient:
                 self._expect(at, ":")
                 at = self._skip(at + 1)
             _, end = self._value_end(self._text, at)
-            parts.append((key, self._as_json(self._text[at:end])))
+            parts.append((key, at, end))
             at = self._skip(end)
             if self._text[at] == closing:
                 self._expect_end(at + 1)

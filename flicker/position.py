@@ -149,7 +149,10 @@ class Position:
         shifts: Whether events were put in before those that had been read.
         most_entries: Length of the longest page.
         scan: The unfinished scan, if one is.
-        window: Identities of shipped events.
+        window: Identities of shipped events; where these are fetched, of the
+            entries that list them.
+        fetched: Identities of fetched events. An entry may hold more of them
+            than a window remembers, and must not make it forget the entries.
     """
 
     window: DedupWindow
@@ -165,6 +168,7 @@ class Position:
     shifts: bool = False
     most_entries: int = 0
     scan: Scan | None = None
+    fetched: DedupWindow = field(default_factory=lambda: DedupWindow(""))
 
     @property
     def newest_first(self) -> bool:
@@ -255,6 +259,7 @@ def dump_position(
         "shifts": position.shifts,
         "most_entries": position.most_entries,
         "seen": position.window.snapshot(),
+        "fetched": position.fetched.snapshot(),
         "scan": None
         if scan is None
         else {
@@ -308,6 +313,8 @@ def load_position(
         last_timestamp_ns=state["last_timestamp"],
         start_ns=state["start"],
         swept_ns=state.get("swept"),
+        # One window held both, once.
+        fetched=DedupWindow.restore(source_name, state.get("fetched", state["seen"])),
     )
     # Nothing lists these a second time, so that they outlive a change of the API's paging.
     position.pending = [

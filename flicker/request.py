@@ -10,11 +10,19 @@ from flicker.pagination import add_query, page_params
 from flicker.settings import SINCE, UNTIL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flicker.pagination import Place
-    from flicker.settings import Source
+    from flicker.settings import ResponseFormat, Source
 
 NUMBER_FORMATS = frozenset({"unix", "unix_ms"})
 """Time formats that are numbers in JSON."""
+
+ACCEPTED: Mapping[ResponseFormat, str] = {
+    "ndjson": "application/x-ndjson, application/jsonl, */*;q=0.5",
+    "csv": "text/csv, */*;q=0.5",
+}
+"""What to ask for where it is not JSON. Anything else will do, since many call it plain text."""
 
 Param = tuple[str, "str | int"]
 
@@ -27,16 +35,21 @@ class PageRequest:
         url: Absolute; may hold secrets, hence no repr.
         method: `GET` or `POST`.
         body: JSON for `POST`, None for `GET`.
+        response_format: Of what it asks for.
     """
 
     url: str = field(repr=False)
     method: str = "GET"
     body: bytes | None = field(default=None, repr=False)
+    response_format: ResponseFormat = "json"
 
     @property
     def headers(self) -> dict[str, str]:
-        """Header lines that the body asks for."""
-        return {} if self.body is None else {"Content-Type": "application/json"}
+        """Header lines that the forms of body and answer ask for."""
+        lines = {} if self.body is None else {"Content-Type": "application/json"}
+        if self.response_format in ACCEPTED:
+            lines["Accept"] = ACCEPTED[self.response_format]
+        return lines
 
 
 @dataclass(frozen=True)
@@ -68,12 +81,13 @@ def page_request(source: Source, place: Place, bounds: Bounds) -> PageRequest:
     if source.location == "query":
         query.extend(params)
     url = str(place.value) if place.kind == "url" else add_query(source.endpoint.url, query)
+    form = source.listing_format
     if source.method != "POST":
-        return PageRequest(url)
+        return PageRequest(url, response_format=form)
     body = {} if source.body is None else json.loads(source.body.reveal())
     for path, value in params if source.location == "body" else ():
         put_at(body, path, value)
-    return PageRequest(url, "POST", json.dumps(body).encode())
+    return PageRequest(url, "POST", json.dumps(body).encode(), form)
 
 
 def time_params(source: Source, bounds: Bounds) -> list[Param]:

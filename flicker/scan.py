@@ -13,7 +13,7 @@ from operator import gt, lt
 from typing import TYPE_CHECKING
 
 from flicker.bounds import TimeBounds, span_ns
-from flicker.dedup import EVERYTHING, NOTHING
+from flicker.dedup import EVERYTHING, NOTHING, DedupWindow
 from flicker.json_text import text_at
 from flicker.pagination import Place, first_place, is_cursor_alone, next_place
 from flicker.position import Pending, Scan
@@ -71,6 +71,8 @@ class Scanner:
     def __init__(self, source: Source, position: Position) -> None:
         self._source = source
         self.position = position
+        if source.fetch_each is None or not len(position.fetched):
+            position.fetched = DedupWindow(source.name)
         self._first_place = first_place(source.pagination)
         self._said: set[str] = set()
         self._bounds = TimeBounds(source, position)
@@ -208,14 +210,14 @@ class Scanner:
         """
         entry = self.position.pending[0]
         self.leave_pending()
-        window = self.position.window
+        fetched = self.position.fetched
         floor_ns = self._floor_ns(None)
         events = [
             event
             for event in page.events
-            if window.is_new(event.identity, entry.timestamp_ns, floor_ns)
+            if fetched.is_new(event.identity, entry.timestamp_ns, floor_ns)
         ]
-        window.trim(floor_ns, len(page.events))
+        fetched.trim(floor_ns, len(page.events), beside=len(self.position.window))
         return events
 
     def leave_pending(self) -> None:
@@ -704,6 +706,7 @@ class Scanner:
         if floor_ns is EVERYTHING and place is not None:
             floor_ns = NOTHING
         position.window.end_scan(floor_ns)
+        position.fetched.end_scan(floor_ns)
 
     def _move_watermark(self, newest_ns: int) -> None:
         last_ns = self.position.last_timestamp_ns

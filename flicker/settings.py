@@ -22,6 +22,8 @@ SINCE, UNTIL = "{since}", "{until}"
 
 PaginationType = Literal["offset", "cursor", "page", "link_header", "next_url", "none"]
 ResponseFormat = Literal["json", "ndjson", "csv"]
+"""How a body holds its events."""
+
 WireFormat = Literal["json", "ndjson"]
 GrantType = Literal["client_credentials", "refresh_token", "account_credentials"]
 TokenBodyFormat = Literal["form", "json"]
@@ -340,6 +342,11 @@ class Source:
     flush_interval: timedelta = timedelta(seconds=30)
     match_on: tuple[re.Pattern[str], ...] = ()
     exclude_on: tuple[re.Pattern[str], ...] = ()
+
+    @property
+    def listing_format(self) -> ResponseFormat:
+        """Form of what the endpoint answers; a list of what is to be fetched is JSON."""
+        return self.response_format if self.fetch_each is None else "json"
 
     @property
     def has_upper_bound(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,9 @@ PLACE_ATTEMPTS = 3
 
 ENTRY_ATTEMPTS = 3
 """How often an entry of a listing is asked for before it counts as gone."""
+
+PAGE, ENTRY = "page", "entry"
+"""What is read, for the log."""
 
 logger = logging.getLogger(__name__)
 
@@ -226,7 +230,7 @@ class ApiPartition(SourcePartition):
             error_field=source.error_field,
             decode_field=source.decode_field,
             explode_field=source.explode_field,
-            response_format="json" if source.fetch_each is not None else source.response_format,
+            response_format=source.listing_format,
         )
         self._interval_s = source.poll_interval.total_seconds()
         self._entry_decoder = self._decoder
@@ -256,7 +260,8 @@ class ApiPartition(SourcePartition):
         self._said: str | None = None
         self._is_read = False
         self._was_mid_scan = self._scanner.in_scan
-        self._page_number = 0
+        # Pages and entries that this poll has read.
+        self._counts: Counter[str] = Counter()
         logger.info(
             "resuming" if resume_state is not None else "starting",
             extra={"source": source.name, "mid_scan": self._scanner.in_scan},
@@ -330,7 +335,7 @@ class ApiPartition(SourcePartition):
             # By the schedule, not by when we came to it, or it would drift.
             is_late = now - self._due_at >= self._interval_s
             self._poll_started_at = now if is_late else self._due_at
-            self._page_number = 0
+            self._counts.clear()
         fetch = self._next_fetch()
         if fetch is None:
             self._end_poll(outbox)
@@ -349,8 +354,9 @@ class ApiPartition(SourcePartition):
         scanner = self._scanner
         pending = scanner.pending
         if pending is not None:
+            request = PageRequest(pending.url, response_format=self._source.response_format)
             read = _reader(self._entry_decoder, pending.identity)
-            return self._new_fetch(PageRequest(pending.url), None, read)
+            return self._new_fetch(request, None, read)
         if not self._has_begun:
             self._has_begun = True
             if not scanner.begin(time.time_ns()):
@@ -402,11 +408,12 @@ class ApiPartition(SourcePartition):
         if fetch.pause_s is not None and not self._runtime.is_hopeless(0, fetch.pause_s):
             self._pace.pause(time.monotonic() + fetch.pause_s)
         scanner = self._scanner
+        what = PAGE if scanner.pending is None else ENTRY
+        self._counts[what] += 1
         if scanner.pending is not None:
             events = scanner.take_fetched(fetch.page)
         else:
             events, self._is_listed = scanner.take(fetch.page, fetch.links, time.time_ns())
-        self._page_number += 1
         if self._failures and not self._restarts:
             logger.info("source answers again", extra={"source": self._name})
         self._failures = 0
@@ -425,10 +432,10 @@ class ApiPartition(SourcePartition):
         if self._is_listed and scanner.pending is None:
             self._end_poll(outbox)
         logger.debug(
-            "page read",
+            "page read" if what == PAGE else "entry read",
             extra={
                 "source": self._name,
-                "page": self._page_number,
+                what: self._counts[what],
                 "entries": fetch.page.entries,
                 "new": len(events),
             },
@@ -517,13 +524,15 @@ class ApiPartition(SourcePartition):
         self._due_at = now + wait_s
         if self._said != str(error):
             self._said = str(error)
+            what = PAGE if is_listing else ENTRY
+            number = self._counts[what] + 1
             logger.log(
                 logging.ERROR if needs_human else logging.WARNING,
                 "poll failed; the position stays and the request is sent again",
                 extra={
                     "source": self._name,
-                    "page": self._page_number + 1,
-                    "reason": f"page {self._page_number + 1} {error}"
+                    what: number,
+                    "reason": f"{what} {number} {error}"
                     if isinstance(error, UnreadablePageError)
                     else str(error),
                     "wait_s": round(wait_s, 3),

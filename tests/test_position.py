@@ -41,6 +41,8 @@ def full_position() -> Position:
     window.is_new(b"a" * 16, NOON_NS, None)
     window.end_scan(None)
     window.is_new(b"b" * 16, None, None)
+    fetched = DedupWindow("vendor")
+    fetched.is_new(b"h" * 16, NOON_NS, None)
     link = (
         f"https://api.example.com/v1?private_token={TOKEN.replace('+', '%2B').replace('/', '%2F')}"
     )
@@ -83,6 +85,7 @@ def full_position() -> Position:
             empty_pages=2,
             repeats=1,
         ),
+        fetched=fetched,
     )
 
 
@@ -92,7 +95,9 @@ def test_all_of_a_position_survives() -> None:
     state = dump_position(position, "f", CONCEALER)
     loaded = load_position(pickle.loads(pickle.dumps(state)), "vendor", "f", CONCEALER)
     assert loaded.window.snapshot() == position.window.snapshot()
-    assert replace(loaded, window=position.window) == position
+    assert loaded.fetched.snapshot() == position.fetched.snapshot()
+    windows = {"window": position.window, "fetched": position.fetched}
+    assert replace(loaded, **windows) == position
     # Only what is not its default proves that it was kept.
     for made in (position, position.scan):
         blank = vars(Position(DedupWindow("x")) if made is position else Scan(Place("top"), 0))
@@ -122,6 +127,7 @@ PAGED = Pagination("page", limit_param="limit", page_param="page")
         {"pagination": Pagination("cursor", cursor_param="page", next_cursor_field="next")},
         {"time_filter_format": "unix"},
         {"time_filter_param": "after"},
+        {"time_filter_end_param": "before"},
         {"results_field": "data"},
     ],
 )

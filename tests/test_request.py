@@ -80,6 +80,18 @@ def test_a_body_has_numbers_where_the_vendor_has_numbers() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("form", "accepted"), [("csv", "text/csv"), ("ndjson", "application/x-ndjson"), ("json", "")]
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_asks_for_the_form_it_reads(form: Any, accepted: str, method: Any) -> None:
+    """What is not JSON is often called plain text, so anything else will do."""
+    request = page_request(source_of(method=method, response_format=form), Place("top"), BOUNDS)
+    first, _, rest = request.headers.get("Accept", "").partition(",")
+    assert (first, rest.endswith("*/*;q=0.5")) == (accepted, form != "json")
+    assert ("Content-Type" in request.headers) == (method == "POST")
+
+
 def test_a_body_has_text_for_instants_that_are_text() -> None:
     source = source_of(time_filter_format="rfc3339")
     request = page_request(source, Place("top"), Bounds("2025-01-01T12:00:00Z"))

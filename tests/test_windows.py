@@ -652,6 +652,42 @@ def test_an_unfinished_scan_is_not_gone_on_with_when_it_is_too_old(
     assert gaps(caplog) == [("vendor", format_rfc3339(read_to_ns), "2025-01-01T12:00:10Z")]
 
 
+def test_a_cursor_that_is_sent_alone_is_never_too_old(caplog: pytest.LogCaptureFixture) -> None:
+    """T58 T17 the vendor counts from it, not from the bound that the scan began with."""
+
+    class Bookmarks(Vendor):
+        """Gives a cursor on each page, and takes it without a bound."""
+
+        def answer(self, url: str) -> tuple[bytes, dict[str, str]]:
+            pairs = dict(parse_qsl(urlsplit(url).query))
+            assert ("cursor" in pairs) != ("since" in pairs)
+            if "since" in pairs:
+                rows = self._rows(parse_timestamp(pairs["since"]), None)
+                start = len(self.rows) - len(rows)
+            else:
+                start = int(pairs["cursor"])
+            page = self.rows[start : start + self.size]
+            events = [{"id": r.id, "ts": r.shown} for r in page]
+            return json.dumps({"events": events, "next": str(start + len(page))}).encode(), {}
+
+    rows = [row(number, 5 + number) for number in range(8)]
+    vendor = Bookmarks(rows, paging="cursor", keeps_ns=100 * SECOND_NS)
+    source = make_windowed(
+        vendor, start_time=NOON_NS, max_age=seconds(100), time_filter_end_param=None
+    )
+    assert source.pagination is not None
+    source = replace(source, pagination=replace(source.pagination, persist_cursor=True))
+    reader = WindowReader(source, vendor, after_noon(50))
+    reader.scanner.begin(reader.clock.now_ns)
+    reader.read_page()
+    reader.read_page()
+    reader.crash()
+    reader.clock.move(60 * SECOND_NS)
+    reader.read()
+    assert reader.ids == ids(rows)
+    assert gaps(caplog) == []
+
+
 @pytest.mark.parametrize("paging", ["offset", "cursor"])
 def test_a_scan_that_has_grown_too_old_is_given_up_when_it_is_refused(paging: str) -> None:
     """T58 the vendor was away for long; the process was not."""

@@ -233,7 +233,7 @@ def _oauth2(entry: OAuth2Entry, fill: Callable[[str], str]) -> OAuth2:
         grant_type=entry.grant_type,
         client_secret=_optional(entry.client_secret, _secret),
         refresh_token=_optional(entry.refresh_token, _secret),
-        scope=entry.scope,
+        scope=_optional(entry.scope, fill),
         audience=entry.audience,
         extra=_secrets(entry.extra),
         auth_style=entry.auth_style,

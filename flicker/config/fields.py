@@ -1,6 +1,6 @@
 """The kinds of values in the file, and the base of its mappings.
 
-With `models` and `pages` the only importer of pydantic.
+Outside `flicker.config` nothing imports pydantic.
 """
 
 from __future__ import annotations

@@ -26,16 +26,19 @@ if TYPE_CHECKING:
 
     from flicker.config.document import Finding, Keys
 
-
-_PLACES_OF_ITEMS = (
-    "endpoint",
-    "params",
-    "headers",
-    "body",
-    "time_filter_template",
-    "oauth2",
-    "aws_sigv4",
+_PLACES_OF_ITEMS: tuple[Keys, ...] = (
+    ("endpoint",),
+    ("params",),
+    ("headers",),
+    ("body",),
+    ("time_filter_template",),
+    ("oauth2", "token_url"),
+    ("oauth2", "scope"),
+    ("aws_sigv4", "region"),
 )
+
+_NO_PLACES_OF_ITEMS = frozenset({"foreach", "rate_limit_group", "match_on", "exclude_on"})
+"""Where `{item}` makes no source differ, and is no mistake: a pattern may look for it."""
 
 
 def check_relations(root: dict[str, Any]) -> Iterator[Finding]:
@@ -142,8 +145,17 @@ def _item_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
     for index, text in enumerate(texts):
         if text in texts[:index]:
             yield (*keys, "foreach", index), "is given twice: keep one of them"
-    parts = [source.get(key) for key in _PLACES_OF_ITEMS]
-    if not any(ITEM in text for text in _texts_in(parts)):
+    told = {key: value for key, value in source.items() if key not in _NO_PLACES_OF_ITEMS}
+    is_anywhere = False
+    for place, is_filled in _places_of_item(told, ()):
+        is_anywhere = is_anywhere or is_filled
+        if not is_filled:
+            message = (
+                f"has `{ITEM}` where no item is put in its place: write out what is meant, in a"
+                " source for each item where it differs"
+            )
+            yield (*keys, *place), message
+    if not is_anywhere:
         message = (
             f"has nowhere to go: write `{ITEM}` where its items belong, in `endpoint`, `params`,"
             " `headers` or `body`"
@@ -168,14 +180,19 @@ def _filled_relations(source: dict[str, Any], texts: list[str], keys: Keys) -> I
                 yield (*keys, "foreach", index), f"makes a header {name} that {problem}"
 
 
-def _texts_in(value: object) -> Iterator[str]:
+def _places_of_item(value: object, place: Keys) -> Iterator[tuple[Keys, bool]]:
+    """Find `{item}`, and whether an item is put in its place there."""
     if isinstance(value, dict):
-        yield from _texts_in([*value, *value.values()])
+        for key, member in value.items():
+            if ITEM in str(key):
+                # Of names, only those in the body are filled.
+                yield (*place, key), place[:1] == ("body",)
+            yield from _places_of_item(member, (*place, key))
     elif isinstance(value, list):
-        for member in value:
-            yield from _texts_in(member)
-    elif isinstance(value, str):
-        yield value
+        for index, member in enumerate(value):
+            yield from _places_of_item(member, (*place, index))
+    elif isinstance(value, str) and ITEM in value:
+        yield place, any(place[: len(known)] == known for known in _PLACES_OF_ITEMS)
 
 
 def _window_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:

@@ -69,9 +69,10 @@ def rewind(location: Path | S3Location, name: str, to_ns: int) -> int | None:
             for entry in before.pending
             if from_ns is not None and (entry.timestamp_ns is None or entry.timestamp_ns < from_ns)
         ]
-        known = [*owed_identities(states, name), *(entry.identity for entry in pending)]
+        owed = owed_identities(states, name)
         position = Position(
-            DedupWindow.knowing(name, known),
+            DedupWindow.knowing(name, [*owed, *(entry.identity for entry in pending)]),
+            fetched=DedupWindow.knowing(name, owed),
             pending=pending,
             last_timestamp_ns=from_ns,
             start_ns=_start_ns(before, from_ns),

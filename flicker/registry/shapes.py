@@ -80,14 +80,11 @@ def _is_int(value: Any) -> bool:
 
 def _check_position(state: dict[str, Any], name: str) -> None:
     _check_text(state["api"], "'api'")
-    seen = state["seen"]
-    _require(isinstance(seen, list) and len(seen) == 6, "'seen'")
-    for identities, instants in zip(seen[::2], seen[1::2], strict=True):
-        _require(isinstance(identities, bytes) and isinstance(instants, bytes), "'seen'")
-        count, rest = divmod(len(identities), IDENTITY_BYTES)
-        _require(not rest and len(instants) == INSTANT_BYTES * count, "'seen'")
-    # The window may hold a million events, and its form is checked by now.
-    position = load_position({**state, "seen": [b""] * 6}, name, None, None)
+    _check_window(state["seen"], "'seen'")
+    _check_window(state.get("fetched", [b""] * 6), "'fetched'")
+    # The windows may hold a million events, and their form is checked by now.
+    empty = {"seen": [b""] * 6, "fetched": [b""] * 6}
+    position = load_position({**state, **empty}, name, None, None)
     for entry in position.pending:
         _check_identity(entry.identity)
         _require(isinstance(entry.url, str), "'pending'")
@@ -105,6 +102,14 @@ def _check_position(state: dict[str, Any], name: str) -> None:
         _require(isinstance(state["scan"]["met"], bytes), "'met'")
         _require(len(state["scan"]["met"]) % INSTANT_BYTES == 0, "'met'")
     view_position(state)
+
+
+def _check_window(packed: Any, part: str) -> None:
+    _require(isinstance(packed, list) and len(packed) == 6, part)
+    for identities, instants in zip(packed[::2], packed[1::2], strict=True):
+        _require(isinstance(identities, bytes) and isinstance(instants, bytes), part)
+        count, rest = divmod(len(identities), IDENTITY_BYTES)
+        _require(not rest and len(instants) == INSTANT_BYTES * count, part)
 
 
 def _check_scan(scan: Scan) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from urllib.parse import quote_plus
 import pytest
 
 from flicker.auth.shared import Authenticators
+from flicker.auth.tokens import BearerTokens
 from flicker.demo.servers import Request, Response
 from flicker.errors import HumanNeededError, RequestError, RetryableError
 from flicker.settings import Credentials, OAuth2, Secret
@@ -118,6 +120,22 @@ def test_a_token_is_renewed_before_it_expires(
     tokens.expires_in = life
     asker = Asker(api.url, oauth2(tokens))
     assert wait_until(lambda: asker.ask() == 200 and len(tokens.requests) > 1)
+
+
+@pytest.mark.parametrize(("life", "used"), [(3600, 3540), ("3600", 3540), (100, 90), (1, 0.9)])
+def test_a_token_is_not_used_in_the_last_of_its_life(
+    tokens: TokenServer, api: ScriptedApi, life: object, used: float
+) -> None:
+    """T33: it must last until the request has arrived; a minute, or the tenth that is less."""
+    tokens.expires_in = life
+    asker = Asker(api.url, oauth2(tokens))
+    started_s = time.monotonic()
+    assert asker.ask() == 200
+    ended_s = time.monotonic()
+    assert isinstance(asker.authenticator, BearerTokens)
+    token = asker.authenticator._token
+    assert token is not None
+    assert started_s + used <= token.good_until_s <= ended_s + used
 
 
 def test_a_refused_token_is_renewed_and_the_same_request_sent_again(

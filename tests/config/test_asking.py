@@ -15,6 +15,11 @@ from tests.config.files import CURSOR, OFFSET, SECRET, entry, one, only, problem
 from tests.config.files import source as read_source
 
 POST: dict[str, Any] = {"method": "POST"}
+OAUTH2: dict[str, Any] = {
+    "token_url": "https://login.example/token",
+    "client_id": "c",
+    "client_secret": "s3cr3t",
+}
 
 
 def check(file: object) -> bool:
@@ -133,6 +138,30 @@ def test_the_schema_refuses_what_is_refused(keys: dict[str, Any], path: str) -> 
             "not json",
         ),
         ({"foreach": ["a"]}, "foreach", "has nowhere to go"),
+        ({"foreach": ["a"], "params": {"{item}": "x"}}, "params.<key at line 1>", "no item is put"),
+        ({"foreach": ["a"], "results_field": "{item}"}, "results_field", "no item is put"),
+        (
+            {"foreach": ["a"], "destination": {"endpoint": "https://siem.example/{item}"}},
+            "destination.endpoint",
+            "no item is put",
+        ),
+        (
+            {
+                "foreach": ["a"],
+                "endpoint": "https://h/{item}",
+                "aws_sigv4": {"service": "s", "region": "{item}", "profile": "p-{item}"},
+            },
+            "aws_sigv4.profile",
+            "no item is put",
+        ),
+        (
+            {
+                "foreach": ["a"],
+                "oauth2": {**OAUTH2, "scope": "{item}", "extra": {"resource": "{item}"}},
+            },
+            "oauth2.extra.resource",
+            "no item is put",
+        ),
         (
             {"foreach": ["a", "b", "a"], "params": {"x": "{item}"}},
             "foreach[2]",
@@ -213,6 +242,26 @@ def test_each_item_makes_a_source() -> None:
     assert json.loads(eu.body.reveal()) == {"q-eu": [{"in": "<eu>"}, 1]}
     assert eu.time_filter_template == "eu:{since}"
     assert {source.rate_limit_group for source in sources} == {"logs"}
+
+
+def test_an_item_alone_in_the_credentials_makes_a_source() -> None:
+    """Microsoft's scopes name what is asked."""
+    scopes = {**OAUTH2, "scope": "https://{item}/.default"}
+    sources = read(one(foreach=["one", "two"], oauth2=scopes)).sources
+    grants = [source.endpoint.credentials.oauth2 for source in sources]
+    assert [grant and grant.scope for grant in grants] == [
+        "https://one/.default",
+        "https://two/.default",
+    ]
+    aws = {"service": "cloudtrail", "region": "{item}"}
+    (source,) = read(one(foreach=["eu-west-1"], aws_sigv4=aws)).sources
+    assert source.endpoint.credentials.aws_sigv4 is not None
+    assert source.endpoint.credentials.aws_sigv4.region == "eu-west-1"
+
+
+def test_a_pattern_may_look_for_braces() -> None:
+    file = one(endpoint="https://h/{item}", foreach=["a"], match_on=["{item}"])
+    assert read(file).sources[0].match_on[0].pattern == "{item}"
 
 
 @pytest.mark.parametrize(

@@ -488,6 +488,7 @@ def test_order_is_remembered_and_the_window_is_what_is_owed(tmp_path: Path) -> N
     assert (after.rises, after.falls, after.shifts, after.most_entries) == (3, 9, True, 50)
     assert after.place is None
     assert after.window.knows(b"o" * 16)
+    assert after.fetched.knows(b"o" * 16)
     assert not after.window.knows(b"d" * 16)
     ship = read_states(tmp_path / "r.json.d")[SHIP_STEP, "s"]
     assert (ship["delivered"], ship["batches"]) == (b"", [[b"o" * 16, [b"{}"]]])

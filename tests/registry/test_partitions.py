@@ -314,6 +314,8 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     (POLL_STEP, {"seen": []}),
     (POLL_STEP, {"seen": [b"i" * 16, b"t" * 16, b"", b"", b"", b""]}),
     (POLL_STEP, {"seen": [b"i" * 15, b"", b"", b"", b"", b""]}),
+    (POLL_STEP, {"fetched": [b"i" * 16, b"", b"", b"", b"", b""]}),
+    (POLL_STEP, {"fetched": None}),
     (POLL_STEP, {"scan": []}),
     (POLL_STEP, {"scan": {}}),
     (POLL_STEP, {"scan": {**SCAN, "met": [1]}}),

@@ -573,8 +573,8 @@ class Scanner:
         A busy API has something new on every page, and a scan of it would
         never end: the watermark would stand still and polling_frequency_ms
         would mean nothing. What came since the poll began is left to the next:
-        it goes on from the token, or else from the watermark, and that only
-        where the page was not full, so that nothing late stands behind it.
+        it goes on from the token if that is kept, or else from the watermark, and
+        that only where the page was not full, so that nothing late stands behind it.
         """
         position = self.position
         started_ns = self._scan.started_ns
@@ -584,7 +584,10 @@ class Scanner:
             # What is asked for up to an instant ends by itself; what is asked for
             # up to today does not.
             and (self._scan.until is None or self._bounds.is_coarse)
-            and (following.is_token or page.entries < position.most_entries)
+            and (
+                (following.is_token and self._is_kept(following))
+                or page.entries < position.most_entries
+            )
             and any(
                 event.timestamp_ns is not None and started_ns <= event.timestamp_ns <= now_ns
                 for event in page.events
@@ -606,19 +609,7 @@ class Scanner:
             self.is_behind = True
         else:
             self._bounds.follow_the_present(scan)
-        pagination = self._source.pagination
-        if place is not None and place.is_token and scan.until is not None:
-            # It leads on to the end of the window, not beyond.
-            place = None
-        if place is not None and (
-            (
-                not pagination.persist_cursor
-                if pagination is not None and pagination.persist_cursor is not None
-                else self._is_newest_first
-            )
-            if place.is_token
-            else self._source.time_filter_param or not self._is_append_only()
-        ):
+        if place is not None and not self._is_kept(place):
             place = None
         position.place = place
         position.anchor = None if place is None or place.is_token else scan.last_anchor
@@ -628,6 +619,17 @@ class Scanner:
         if floor_ns is EVERYTHING and place is not None:
             floor_ns = NOTHING
         position.window.end_scan(floor_ns)
+
+    def _is_kept(self, place: Place) -> bool:
+        """Tell whether the next scan goes on from a place, where this one ends at it."""
+        if not place.is_token:
+            return not self._source.time_filter_param and self._is_append_only()
+        if self._scan.until is not None:
+            # It leads on to the end of the window, not beyond.
+            return False
+        pagination = self._source.pagination
+        persists = None if pagination is None else pagination.persist_cursor
+        return not self._is_newest_first if persists is None else persists
 
     def _move_watermark(self, newest_ns: int) -> None:
         last_ns = self.position.last_timestamp_ns

@@ -264,7 +264,7 @@ class PageDecoder:
 
     def _cursor(self, tokens: list[bytes | None], entries: list[bytes]) -> tuple[bool, str | None]:
         if self._cursor_from_last is not None:
-            last = entries[-1] if entries else b""
+            last = next((raw for raw in reversed(entries) if raw != b"null"), b"")
             token = walk_path(last, self._cursor_from_last) if last[:1] == b"{" else None
             return True, scalar_text(token and token.strip()) or None
         token = tokens[self._next_cursor_at] if self._next_cursor_at is not None else None

@@ -11,7 +11,13 @@ from flicker.client import raise_for_poll
 from flicker.decode import ErrorBodyError, Page, UnreadablePageError
 from flicker.errors import ForeignLinkError, RequestError
 from flicker.log import fault_facts
-from flicker.pagination import NEXT_URL, next_url, resolve_link
+from flicker.pagination import (
+    NEXT_URL,
+    describe_dead_end,
+    is_dead_end,
+    next_url,
+    resolve_link,
+)
 from flicker.ratelimit import is_quota_exhausted
 
 if TYPE_CHECKING:
@@ -36,6 +42,8 @@ class Fetch:
         decode: Reads the answer.
         is_body_due: Whether an empty body is a failure: no list is not an
             empty list, which would end a scan in its middle.
+        may_dead_end: Whether a page that says that there is more, and not
+            where, is taken all the same.
 
     Attributes:
         started_at: By `time.monotonic`.
@@ -55,12 +63,14 @@ class Fetch:
         decode: Callable[[Reply], Page],
         *,
         is_body_due: bool = False,
+        may_dead_end: bool = False,
     ) -> None:
         self._source = source
         self._client = client
         self._request = request
         self._decode = decode
         self._is_body_due = is_body_due
+        self._may_dead_end = may_dead_end
         self.started_at = time.monotonic()
         self.page: Page | None = None
         self.links: dict[str, str] = {}
@@ -76,8 +86,14 @@ class Fetch:
             if self._is_body_due and reply.status == OK and not reply.body.strip():
                 self.error = UnreadablePageError("is empty, in the middle of a scan")
                 return
-            self.page = self._decode(reply)
-            self.links = self._links(reply)
+            page = self._decode(reply)
+            links = self._links(reply, page)
+            pagination = self._source.pagination
+            is_lost = not self._may_dead_end and is_dead_end(pagination, page, links)
+            if is_lost and pagination is not None:
+                self.error = UnreadablePageError(describe_dead_end(pagination))
+                return
+            self.page, self.links = page, links
             if is_quota_exhausted(reply.headers):
                 self.pause_s = reply.wait_s
         except ErrorBodyError as error:
@@ -95,10 +111,8 @@ class Fetch:
         finally:
             self.is_done = True
 
-    def _links(self, reply: Reply) -> dict[str, str]:
-        if self.page is None:
-            return {}
-        target = next_url(self._source.pagination, self.page, reply.headers)
+    def _links(self, reply: Reply, page: Page) -> dict[str, str]:
+        target = next_url(self._source.pagination, page, reply.headers)
         if not target:
             return reply.links
         links = {**reply.links, NEXT_URL: target}

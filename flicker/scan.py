@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from flicker.bounds import TimeBounds, span_ns
 from flicker.dedup import EVERYTHING, NOTHING
 from flicker.json_text import text_at
-from flicker.pagination import Place, first_place, is_cursor_alone, next_place
+from flicker.pagination import Place, first_place, is_cursor_alone, is_dead_end, next_place
 from flicker.position import Pending, Scan
 from flicker.request import Bounds, PageRequest, page_request
 from flicker.timefmt import floor_to
@@ -241,10 +241,28 @@ class Scanner:
         if is_end or following is None:
             if kept is None and self._persists and place.is_token:
                 kept = place
-            self._end(kept)
+            is_lost = is_dead_end(self._source.pagination, page, links)
+            (self._end_at_dead_end if is_lost else self._end)(kept)
             return events, True
         scan.place = following
         return events, is_cut
+
+    def _end_at_dead_end(self, place: Place | None) -> None:
+        """End a scan where the API says that there is more, and does not say where.
+
+        The watermark stays, unless the oldest events came first: what is behind
+        this page has to be asked for again.
+
+        Args:
+            place: Where this page is, if it is to be kept.
+        """
+        scan = self._scan
+        self._warn_once(
+            "the API says that there is more and not where; asking again from the last position"
+        )
+        self._abandon_scan()
+        if place is not None and scan.until is None:
+            self.position.place, self.position.place_since = place, scan.since
 
     def _goes_back_to_check(self) -> bool:
         """Go back to where `check_place` wants to look, if it does."""

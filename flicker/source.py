@@ -56,7 +56,8 @@ OFFSET_REFUSALS = frozenset({400, 416, 422})
 NOT_FOUND = 404
 MISSING = frozenset({404, 410})
 PLACE_ATTEMPTS = 3
-"""How often a body may say that the request failed before the cursor is given up."""
+"""How often a body may say that the request failed, or that there is more but not
+where, before the way on from there is given up."""
 
 ENTRY_ATTEMPTS = 3
 """How often an entry of a listing is asked for before it counts as gone."""
@@ -335,8 +336,15 @@ class ApiPartition(SourcePartition):
             if not scanner.begin(time.time_ns()):
                 return None
         is_body_due = scanner.is_mid_scan and not self._decoder.allows_empty_body
-        read = _reader(self._decoder)
-        return Fetch(source, self._client, scanner.request(), read, is_body_due=is_body_due)
+        return Fetch(
+            source,
+            self._client,
+            scanner.request(),
+            _reader(self._decoder),
+            is_body_due=is_body_due,
+            # A run of `--once` tells by its exit code that not all was read.
+            may_dead_end=self._failures >= PLACE_ATTEMPTS and not self._runtime.once,
+        )
 
     def _collect(self, fetch: Fetch, outbox: Outbox | None) -> list[SourceItem]:
         if fetch.page is None:

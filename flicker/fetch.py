@@ -41,7 +41,8 @@ class Fetch:
         request: What to send.
         decode: Reads the answer.
         is_body_due: Whether an empty body is a failure: no list is not an
-            empty list, which would end a scan in its middle.
+            empty list, which would end a scan in its middle, or have the events of
+            a listed entry taken for none.
         may_dead_end: Whether a page that says that there is more, and not
             where, is taken all the same.
 
@@ -84,7 +85,7 @@ class Fetch:
             reply = self._client.ask(self._request)
             raise_for_poll(reply)
             if self._is_body_due and reply.status == OK and not reply.body.strip():
-                self.error = UnreadablePageError("is empty, in the middle of a scan")
+                self.error = UnreadablePageError("is empty, where a JSON document is due")
                 return
             page = self._decode(reply)
             links = self._links(reply, page)

@@ -231,6 +231,8 @@ class ApiPartition(SourcePartition):
                 timestamp_field=each.timestamp_field,
                 message_field=each.message_field,
                 id_field=each.id_field,
+                success_field=each.success_field,
+                error_field=each.error_field,
                 response_format=source.response_format,
             )
         self._pace = runtime.paces.join(source.rate_limit_group, source.requests_per_second)
@@ -330,7 +332,8 @@ class ApiPartition(SourcePartition):
         pending = scanner.pending
         if pending is not None:
             request, read = PageRequest(pending.url), _reader(self._entry_decoder, pending.identity)
-            return Fetch(source, self._client, request, read)
+            is_body_due = not self._entry_decoder.allows_empty_body
+            return Fetch(source, self._client, request, read, is_body_due=is_body_due)
         if not self._has_begun:
             self._has_begun = True
             if not scanner.begin(time.time_ns()):

@@ -231,13 +231,14 @@ def _fetch_relations(
             if _has(source, key):
                 message = "does not go together with `fetch_each`: remove one of them"
                 yield (*keys, key), message
-        return
     if source.get("response_format") not in {"ndjson", "csv"}:
         return
-    for entry, place, names in (
+    listing: tuple[tuple[dict[str, Any], Keys, tuple[str, ...]], ...] = (
         (source, keys, _JSON_PATHS),
         (pagination, (*keys, "pagination"), _JSON_PAGE_PATHS),
-    ):
+    )
+    fetched = ((_map(source, "fetch_each"), (*keys, "fetch_each"), _JSON_PATHS),)
+    for entry, place, names in fetched if _has(source, "fetch_each") else listing:
         for name in names:
             if entry.get(name):
                 message = "finds nothing where `response_format` is not json: remove one of them"

@@ -38,6 +38,7 @@ def check(file: object) -> bool:
         {"response_format": "ndjson"},
         {"fetch_each": {"url_field": "u", "results_field": "", "id_field": ["a", "b"]}},
         {"fetch_each": {"url_field": "u"}, "response_format": "csv", "results_field": "r"},
+        {"fetch_each": {"url_field": "u", "success_field": "ok", "error_field": "0.error"}},
         {"time_filter_param": "t", "time_filter_end_param": "t"},
     ],
 )
@@ -123,6 +124,11 @@ def test_the_schema_refuses_what_is_refused(keys: dict[str, Any], path: str) -> 
             {"fetch_each": {"url_field": "u"}, "explode_field": "d"},
             "explode_field",
             "`fetch_each`",
+        ),
+        (
+            {"response_format": "csv", "fetch_each": {"url_field": "u", "error_field": "e"}},
+            "fetch_each.error_field",
+            "not json",
         ),
         ({"response_format": "ndjson", "results_field": "r"}, "results_field", "not json"),
         ({"response_format": "csv", "success_field": "r"}, "success_field", "not json"),

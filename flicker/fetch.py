@@ -45,6 +45,7 @@ class Fetch:
             a listed entry taken for none.
         may_dead_end: Whether a page that says that there is more, and not
             where, is taken all the same.
+        is_entry: Whether it asks for what an entry of the listing points at.
 
     Attributes:
         started_at: By `time.monotonic`.
@@ -65,6 +66,7 @@ class Fetch:
         *,
         is_body_due: bool = False,
         may_dead_end: bool = False,
+        is_entry: bool = False,
     ) -> None:
         self._source = source
         self._client = client
@@ -72,6 +74,7 @@ class Fetch:
         self._decode = decode
         self._is_body_due = is_body_due
         self._may_dead_end = may_dead_end
+        self._is_entry = is_entry
         self.started_at = time.monotonic()
         self.page: Page | None = None
         self.links: dict[str, str] = {}
@@ -83,7 +86,7 @@ class Fetch:
         """Fetch the page; what happened is in the attributes afterwards."""
         try:
             reply = self._client.ask(self._request)
-            raise_for_poll(reply)
+            raise_for_poll(reply, is_entry=self._is_entry)
             if self._is_body_due and reply.status == OK and not reply.body.strip():
                 self.error = UnreadablePageError("is empty, where a JSON document is due")
                 return

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from flicker.bounds import TimeBounds, span_ns
 from flicker.dedup import EVERYTHING, NOTHING
+from flicker.entries import Entries
 from flicker.json_text import text_at
 from flicker.pagination import Place, first_place, is_cursor_alone, is_dead_end, next_place
 from flicker.position import Pending, Scan
@@ -69,6 +70,7 @@ class Scanner:
         self._said: set[str] = set()
         self._bounds = TimeBounds(source, position)
         self._is_resumed = position.scan is not None
+        self.entries = Entries(position)
         self.is_behind = False
         """Whether the last scan ended before the present, so that the next is due at once."""
 
@@ -150,7 +152,7 @@ class Scanner:
     @property
     def pending(self) -> Pending | None:
         """The entry whose events are to be fetched before the listing is read on."""
-        return self.position.pending[0] if self.position.pending else None
+        return self.entries.current
 
     def take_fetched(self, page: Page) -> list[Event]:
         """Take the events of the pending entry, and go on to the next one.
@@ -160,7 +162,7 @@ class Scanner:
             in several entries.
         """
         entry = self.position.pending[0]
-        self.leave_pending()
+        self.entries.leave()
         window = self.position.window
         floor_ns = self._floor_ns(None)
         events = [
@@ -170,10 +172,6 @@ class Scanner:
         ]
         window.trim(floor_ns, len(page.events))
         return events
-
-    def leave_pending(self) -> None:
-        """Go on to the next entry."""
-        self.position.pending = self.position.pending[1:]
 
     def take(self, page: Page, links: dict[str, str], now_ns: int) -> tuple[list[Event], bool]:
         """Take the page that was asked for and move the position behind it.
@@ -195,7 +193,7 @@ class Scanner:
         for event in events:
             url = text_at(event.raw, each.url_field)
             if url:
-                self.position.pending.append(Pending(event.identity, url, event.timestamp_ns))
+                self.entries.add(Pending(event.identity, url, event.timestamp_ns))
             else:
                 self._warn_once("an entry of the listing has no URL to fetch; shipping it as it is")
                 without_url.append(event)

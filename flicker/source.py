@@ -14,6 +14,7 @@ from flicker.client import Client
 from flicker.conceal import Concealer, is_concealed
 from flicker.decode import ErrorBodyError, PageDecoder, UnreadablePageError
 from flicker.dedup import DedupWindow
+from flicker.entries import ATTEMPTS as ENTRY_ATTEMPTS
 from flicker.errors import (
     ForeignLinkError,
     HumanNeededError,
@@ -58,9 +59,6 @@ MISSING = frozenset({404, 410})
 PLACE_ATTEMPTS = 3
 """How often a body may say that the request failed, or that there is more but not
 where, before the way on from there is given up."""
-
-ENTRY_ATTEMPTS = 3
-"""How often an entry of a listing is asked for before it counts as gone."""
 
 logger = logging.getLogger(__name__)
 
@@ -237,6 +235,9 @@ class ApiPartition(SourcePartition):
             )
         self._pace = runtime.paces.join(source.rate_limit_group, source.requests_per_second)
         self._is_listed = self._has_begun = False
+        # One failure is enough for a poll: the listing shall get its turn.
+        self._may_recall = True
+        self._said_of_entries: set[str] = set()
         self._fetch: Fetch | None = None
         self._due_at = time.monotonic()
         self._poll_started_at = self._due_at
@@ -329,11 +330,17 @@ class ApiPartition(SourcePartition):
     def _next_fetch(self) -> Fetch | None:
         """Give what to ask for next; None where there is nothing to ask for yet."""
         source, scanner = self._source, self._scanner
+        if self._may_recall and not self._has_begun:
+            scanner.entries.recall(time.monotonic())
         pending = scanner.pending
         if pending is not None:
             request, read = PageRequest(pending.url), _reader(self._entry_decoder, pending.identity)
             is_body_due = not self._entry_decoder.allows_empty_body
-            return Fetch(source, self._client, request, read, is_body_due=is_body_due)
+            return Fetch(
+                source, self._client, request, read, is_body_due=is_body_due, is_entry=True
+            )
+        if scanner.entries.is_full:
+            return None
         if not self._has_begun:
             self._has_begun = True
             if not scanner.begin(time.time_ns()):
@@ -392,6 +399,10 @@ class ApiPartition(SourcePartition):
     def _end_poll(self, outbox: Outbox | None) -> None:
         self._is_polling = False
         self._restarts, self._said = 0, None
+        self._may_recall = True
+        has_pending = bool(self._scanner.position.pending)
+        if not has_pending:
+            self._said_of_entries.clear()
         self._due_at = max(self._poll_started_at + self._interval_s, time.monotonic())
         if self._scanner.is_behind:
             self._due_at = time.monotonic()
@@ -399,11 +410,14 @@ class ApiPartition(SourcePartition):
             # A scan that an earlier run left behind began before this run: what
             # came since is read by a scan of its own.
             is_behind = self._scanner.is_behind
-            self._is_read = not (self._was_mid_scan or self._scanner.in_scan or is_behind)
+            is_left = self._was_mid_scan or self._scanner.in_scan or is_behind
+            self._is_read = not is_left and not has_pending
             self._was_mid_scan = self._was_mid_scan and self._scanner.in_scan
             self._due_at = time.monotonic()
+            if has_pending and (not is_left or self._scanner.entries.is_full):
+                self._wait_for_entries()
         # A poll that `max_pages` cut has not read all there is.
-        if outbox is not None and not self._scanner.in_scan:
+        if outbox is not None and not self._scanner.in_scan and not has_pending:
             outbox.note_scan_end(self._source.flush_interval.total_seconds())
 
     def _take_failure(self, error: RequestError) -> None:
@@ -420,18 +434,19 @@ class ApiPartition(SourcePartition):
             else:
                 self._end_poll(runtime.outboxes.get(self._name))
             return
-        self._failures += 1
         asked_s = getattr(error, "retry_after_s", None)
         if asked_s is not None and not runtime.is_hopeless(0, asked_s):
             self._pace.pause(now + asked_s)
-        if not is_listing and self._take_missing_entry(error):
+        if not is_listing:
+            self._take_entry_failure(error, asked_s)
             return
+        self._failures += 1
         scanner.check_place()
-        if is_listing and error.status in OFFSET_REFUSALS and scanner.take_end_of_offsets():
+        if error.status in OFFSET_REFUSALS and scanner.take_end_of_offsets():
             self._failures = 0
             self._end_poll(runtime.outboxes.get(self._name))
             return
-        is_place_useless = is_listing and (
+        is_place_useless = (
             error.status in CURSOR_REFUSALS
             or isinstance(error, ForeignLinkError)
             # An expired cursor may be what the body complains of; it does not say.
@@ -445,11 +460,7 @@ class ApiPartition(SourcePartition):
             self._restarts = 1 if is_progress else self._restarts + 1
         attempts = max(self._failures, self._restarts)
         if runtime.is_hopeless(attempts, asked_s):
-            logger.error(
-                "giving up on the source", extra={"source": self._name, "reason": str(error)}
-            )
-            runtime.give_up(self._name)
-            self._is_read = True
+            self._give_up(str(error))
             return
         needs_human = isinstance(error, (HumanNeededError, RefusedError))
         is_hopeful = is_restart and not isinstance(error, ForeignLinkError)
@@ -472,24 +483,65 @@ class ApiPartition(SourcePartition):
                 },
             )
 
-    def _take_missing_entry(self, error: RequestError) -> bool:
-        """Leave an entry of a listing behind whose events the API has no longer."""
-        is_refused = error.status in MISSING or isinstance(error, RefusedError)
-        is_last = self._failures >= ENTRY_ATTEMPTS or self._runtime.is_hopeless(
-            self._failures, None
+    def _give_up(self, reason: str) -> None:
+        """Leave the source behind in a run of `--once`, as its exit code will tell."""
+        logger.error("giving up on the source", extra={"source": self._name, "reason": reason})
+        self._runtime.give_up(self._name)
+        self._is_read = True
+
+    def _take_entry_failure(self, error: RequestError, asked_s: float | None) -> None:
+        """Leave an entry out that the API has no longer, or let the others go before it."""
+        runtime, scanner = self._runtime, self._scanner
+        entries = scanner.entries
+        if runtime.is_hopeless(0, asked_s):
+            self._give_up(str(error))
+            return
+        is_refusal = error.status in MISSING or isinstance(error, RefusedError)
+        attempts, refusals = entries.note_failure(is_refusal=is_refusal)
+        now = time.monotonic()
+        wait_s = 0.0
+        is_last = refusals >= ENTRY_ATTEMPTS or runtime.is_hopeless(refusals, None)
+        if is_refusal and is_last:
+            logger.error(
+                "the API lists an entry and does not give its events; they are left out",
+                extra={"source": self._name, "reason": str(error)},
+            )
+            entries.leave()
+        else:
+            self._may_recall = False
+            wait_s = runtime.retry_wait_s(entries.failures, asked_s)
+            failures = entries.failures
+            is_enough = failures >= ENTRY_ATTEMPTS or runtime.is_hopeless(failures, None)
+            due_at = now + runtime.retry_wait_s(attempts, asked_s)
+            entries.go_on(due_at, with_listing=is_enough)
+            self._say_of_entries(error)
+        scanner.check_place()
+        self._due_at = now
+        if self._is_listed and scanner.pending is None:
+            self._end_poll(runtime.outboxes.get(self._name))
+        self._due_at = max(self._due_at, now + wait_s)
+
+    def _say_of_entries(self, error: RequestError) -> None:
+        is_document = isinstance(error, UnreadablePageError)
+        reason = f"what it points at {error}" if is_document else str(error)
+        if reason in self._said_of_entries:
+            return
+        self._said_of_entries.add(reason)
+        needs_human = isinstance(error, (HumanNeededError, RefusedError))
+        logger.log(
+            logging.ERROR if needs_human else logging.WARNING,
+            "an entry of the listing cannot be fetched; the others go before it, and it is asked"
+            " for again",
+            extra={"source": self._name, "reason": reason},
         )
-        if not is_refused or not is_last:
-            return False
-        logger.error(
-            "the API lists an entry and does not give its events; they are left out",
-            extra={"source": self._name, "reason": str(error)},
-        )
-        self._failures, self._said = 0, None
-        self._scanner.leave_pending()
-        self._due_at = time.monotonic()
-        if self._is_listed and self._scanner.pending is None:
-            self._end_poll(self._runtime.outboxes.get(self._name))
-        return True
+
+    def _wait_for_entries(self) -> None:
+        """Have a run of `--once` ask again for what could not be fetched, or give it up."""
+        entries = self._scanner.entries
+        if self._runtime.is_hopeless(entries.failures, None):
+            self._give_up("entries of the listing cannot be fetched; the next run asks again")
+        else:
+            self._due_at = max(self._due_at, entries.due_at)
 
 
 class ApiSource(FixedPartitionedSource[SourceItem, dict[str, Any]]):

@@ -80,6 +80,11 @@ class Scanner:
         return self.position.scan is not None
 
     @property
+    def is_at_token(self) -> bool:
+        """Whether what is asked for next is a place that the API made up."""
+        return self.position.scan is not None and self.position.scan.place.is_token
+
+    @property
     def is_mid_scan(self) -> bool:
         """Whether a page of the scan was read already."""
         return self.position.scan is not None and not self.position.scan.first_request

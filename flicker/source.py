@@ -56,6 +56,12 @@ CURSOR_REFUSALS = frozenset({400, 404, 410, 422})
 OFFSET_REFUSALS = frozenset({400, 416, 422})
 NOT_FOUND = 404
 MISSING = frozenset({404, 410})
+PASSING_REFUSALS = frozenset({400, 422})
+"""With 404 and 410 a cursor is gone; these an API may say of a good one, now and then."""
+PLACE_REFUSALS = 2
+"""How often in a row it may, until the cursor is given up: who starts over each time
+may never get beyond it."""
+
 PLACE_ATTEMPTS = 3
 """How often a body may say that the request failed, or that there is more but not
 where, before the way on from there is given up."""
@@ -446,7 +452,12 @@ class ApiPartition(SourcePartition):
             self._failures = 0
             self._end_poll(runtime.outboxes.get(self._name))
             return
-        is_place_useless = (
+        may_pass = (
+            error.status in PASSING_REFUSALS
+            and scanner.is_at_token
+            and self._failures < PLACE_REFUSALS
+        )
+        is_place_useless = not may_pass and (
             error.status in CURSOR_REFUSALS
             or isinstance(error, ForeignLinkError)
             # An expired cursor may be what the body complains of; it does not say.
@@ -462,7 +473,7 @@ class ApiPartition(SourcePartition):
         if runtime.is_hopeless(attempts, asked_s):
             self._give_up(str(error))
             return
-        needs_human = isinstance(error, (HumanNeededError, RefusedError))
+        needs_human = isinstance(error, (HumanNeededError, RefusedError)) and not may_pass
         is_hopeful = is_restart and not isinstance(error, ForeignLinkError)
         wait_s = runtime.retry_wait_s(attempts, asked_s)
         if needs_human and not is_hopeful and not runtime.once:

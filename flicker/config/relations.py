@@ -84,6 +84,12 @@ def _source_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
     yield from _request_relations(source, pagination, keys)
     yield from _item_relations(source, keys)
     yield from _window_relations(source, keys)
+    if _has_end(source) and _is_on(pagination.get("persist_cursor")):
+        message = (
+            "is true, and a cursor that came with an upper bound leads up to that and no further:"
+            " remove it, or what bounds the time from above"
+        )
+        yield (*keys, "pagination", "persist_cursor"), message
     yield from _fetch_relations(source, pagination, keys)
     if _has(source, "time_filter_template") and not _has(source, "time_filter_param"):
         message = "is sent nowhere: name the query parameter in `time_filter_param`"
@@ -136,6 +142,11 @@ def _numbers_in(value: object, keys: Keys) -> Iterator[tuple[Keys, float]]:
 
 def _item_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
     items = source.get("foreach")
+    if items is None:
+        for key in _PLACES_OF_ITEMS:
+            if any(ITEM in text for text in _texts_in(source.get(key))):
+                message = f"has `{ITEM}`, which stands for the items of `foreach`: add that"
+                yield (*keys, key), message
     if not isinstance(items, list):
         return
     texts = [str(as_param(item)) for item in items]
@@ -178,18 +189,23 @@ def _texts_in(value: object) -> Iterator[str]:
         yield value
 
 
+def _has_end(source: dict[str, Any]) -> bool:
+    template = _text(source, "time_filter_template")
+    return _has(source, "time_filter_end_param") or "{until}" in template
+
+
 def _window_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
-    has_end = _has(source, "time_filter_end_param") or "{until}" in _text(
-        source, "time_filter_template"
-    )
     if not _has(source, "time_filter_param"):
-        for key in ("time_filter_end_param", "max_window_ms", "max_age_ms"):
-            if _has(source, key):
-                message = "needs `time_filter_param`, which says from when on to ask: add it"
-                yield (*keys, key), message
+        bounds = ("time_filter_end_param", "max_window_ms", "max_age_ms")
+        given = [key for key in bounds if _has(source, key)]
+        if (_whole(source.get("lookback_ms")) or 0) > 0:
+            given.append("lookback_ms")
+        for key in given:
+            message = "needs `time_filter_param`, which says from when on to ask: add it"
+            yield (*keys, key), message
         return
     for key in ("delay_ms", "max_window_ms"):
-        if not has_end and _whole(source.get(key)):
+        if not _has_end(source) and _whole(source.get(key)):
             message = (
                 "needs an upper bound to move: add `time_filter_end_param`, or `{until}` in"
                 " `time_filter_template`"

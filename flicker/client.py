@@ -334,8 +334,13 @@ def _as_utf8(value: str) -> str:
         return value
 
 
-def raise_for_poll(reply: Reply) -> None:
+def raise_for_poll(reply: Reply, *, is_entry: bool = False) -> None:
     """Raise what an answer to a poll means, unless it is a page.
+
+    Args:
+        reply: The API's answer.
+        is_entry: Whether what was asked for is not the listing, but what one of
+            its entries points at.
 
     Raises:
         RetryableError: 408, 425, 429, 5xx, or 400 or 403 for a rate limit.
@@ -361,11 +366,17 @@ def raise_for_poll(reply: Reply) -> None:
         403: "Check what the credentials are allowed to read",
         404: "Check the endpoint, and that the account's plan has this API",
     }.get(status)
+    if is_entry and status in {403, 404}:
+        advice = (
+            "The listing has this entry, and the API does not give what the entry points at: see"
+            " how long the vendor keeps it, and what the credentials are allowed to read"
+        )
     if advice is not None or status < 400:
         advice = advice or "Set the endpoint to the address it redirects to"
         raise HumanNeededError(f"answers {status}. {advice}", status=status)
+    refused = "what an entry of the listing points at" if is_entry else "the parameters"
     raise RefusedError(
-        f"answers {status}. Check the parameters against the vendor's documentation", status=status
+        f"answers {status}. Check {refused} against the vendor's documentation", status=status
     )
 
 

@@ -132,6 +132,8 @@ class PageDecoder:
         self._success_field = success_field
         self._error_field = error_field
         self._response_format = response_format
+        ids = [id_field] if isinstance(id_field, str) else list(id_field or ())
+        self._columns = [path for path in (timestamp_field, message_field, *ids) if path]
         body_paths = [path for path in (next_cursor_field, has_more_field) if path is not None]
         self._next_cursor_at = 0 if next_cursor_field is not None else None
         self._has_more_at = len(body_paths) - 1 if has_more_field is not None else None
@@ -192,8 +194,9 @@ class PageDecoder:
                 self._raise_for_failure(document)
                 entries, tokens = self._skeleton(document)
             else:
-                read = ndjson_entries if self._response_format == "ndjson" else csv_entries
-                entries, tokens = read(body), [None for _ in self._body_paths]
+                is_csv = self._response_format == "csv"
+                entries = csv_entries(body, self._columns) if is_csv else ndjson_entries(body)
+                tokens = [None for _ in self._body_paths]
             has_cursor_field, cursor = self._cursor(tokens, entries)
             has_more = self._has_more(tokens)
         except FormatError as error:
@@ -277,7 +280,7 @@ class PageDecoder:
 
     def _cursor(self, tokens: list[bytes | None], entries: list[bytes]) -> tuple[bool, str | None]:
         if self._cursor_from_last is not None:
-            last = entries[-1] if entries else b""
+            last = next((raw for raw in reversed(entries) if raw != b"null"), b"")
             token = walk_path(last, self._cursor_from_last) if last[:1] == b"{" else None
             return True, scalar_text(token and token.strip()) or None
         token = tokens[self._next_cursor_at] if self._next_cursor_at is not None else None

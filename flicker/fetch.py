@@ -11,7 +11,13 @@ from flicker.client import raise_for_poll
 from flicker.decode import ErrorBodyError, Page, UnreadablePageError
 from flicker.errors import ForeignLinkError, RequestError
 from flicker.log import fault_facts
-from flicker.pagination import NEXT_URL, next_url, resolve_link
+from flicker.pagination import (
+    NEXT_URL,
+    describe_dead_end,
+    is_dead_end,
+    next_url,
+    resolve_link,
+)
 from flicker.ratelimit import is_quota_exhausted
 
 if TYPE_CHECKING:
@@ -42,7 +48,11 @@ class Fetch:
             its events are read, and absolute targets by relation.
         on_guess: Told when `following` is known.
         is_body_due: Whether an empty body is a failure: no list is not an
-            empty list, which would end a scan in its middle.
+            empty list, which would end a scan in its middle, or have the events of
+            a listed entry taken for none.
+        may_dead_end: Whether a page that says that there is more, and not
+            where, is taken all the same.
+        is_entry: Whether it asks for what an entry of the listing points at.
 
     Attributes:
         request: What is sent.
@@ -68,6 +78,8 @@ class Fetch:
         on_guess: Callable[[Fetch], None],
         *,
         is_body_due: bool = False,
+        may_dead_end: bool = False,
+        is_entry: bool = False,
     ) -> None:
         self._source = source
         self._client = client
@@ -78,6 +90,8 @@ class Fetch:
         self._on_guess = on_guess
         self.following: tuple[Place, PageRequest] | None = None
         self._is_body_due = is_body_due
+        self._may_dead_end = may_dead_end
+        self._is_entry = is_entry
         self.started_at = time.monotonic()
         self.page: Page | None = None
         self.links: dict[str, str] = {}
@@ -94,9 +108,9 @@ class Fetch:
         """Fetch the page; what happened is in the attributes afterwards."""
         try:
             reply = self._client.ask(self.request)
-            raise_for_poll(reply)
+            raise_for_poll(reply, is_entry=self._is_entry)
             if self._is_body_due and reply.status == OK and not reply.body.strip():
-                self.error = UnreadablePageError("is empty, in the middle of a scan")
+                self.error = UnreadablePageError("is empty, where a JSON document is due")
                 return
             pause_s = reply.wait_s if is_quota_exhausted(reply.headers) else None
 
@@ -106,9 +120,13 @@ class Fetch:
                     self._on_guess(self)
 
             page = self._decode(reply, note)
-            self.links = self._links(reply, page)
-            self.pause_s = pause_s
-            self.page = page
+            links = self._links(reply, page)
+            pagination = self._source.pagination
+            is_lost = not self._may_dead_end and is_dead_end(pagination, page, links)
+            if is_lost and pagination is not None:
+                self.error = UnreadablePageError(describe_dead_end(pagination))
+                return
+            self.page, self.links, self.pause_s = page, links, pause_s
         except ErrorBodyError as error:
             said = self._client.redact(error.excerpt)[:EXCERPT_CHARS]
             self.error = ErrorBodyError(f"{error}. It says: {said}" if said else str(error))

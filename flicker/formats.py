@@ -6,10 +6,14 @@ import csv
 import io
 import re
 import sys
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from flicker.json_text import split_value
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 # The default bound of 128 KiB a field is the whole process's; here the size
 # of the response bounds it.
@@ -92,7 +96,7 @@ def ndjson_entries(body: bytes) -> list[bytes]:
     return entries
 
 
-def csv_entries(body: bytes) -> list[bytes]:
+def csv_entries(body: bytes, known: Collection[str] = ()) -> list[bytes]:
     """Read a body of comma-separated values whose first row names the columns.
 
     Nothing of a row is dropped: a second column of the same name is called
@@ -101,12 +105,15 @@ def csv_entries(body: bytes) -> list[bytes]:
 
     Args:
         body: UTF-8, as `decode_text` gives it.
+        known: Columns, if any, of which there has to be one: a line of text
+            is the header of a table without rows.
 
     Returns:
         A JSON object of texts for each row, in the columns' order.
 
     Raises:
-        FormatError: The body is JSON, or a quoted field never ends.
+        FormatError: The body is JSON, has no column that is known, or a quoted
+            field never ends.
 
     Source: RFC 4180.
     """
@@ -123,6 +130,9 @@ def csv_entries(body: bytes) -> list[bytes]:
                 continue
             if not columns:
                 columns = _column_names(row)
+                if known and not set(known) & set(columns):
+                    message = f"has none of the columns that are looked for ({', '.join(known)})"
+                    raise FormatError(f"{message}: it is no CSV, or check their names")
                 continue
             if len(columns) < len(row):
                 columns = _column_names([*columns, *[""] * (len(row) - len(columns))])

@@ -79,6 +79,39 @@ def next_place(
     return Place("url", target) if target else None
 
 
+def is_dead_end(pagination: Pagination | None, page: Page, links: dict[str, str]) -> bool:
+    """Tell whether a page with events says that there is more, and not where.
+
+    An empty page that does is the end: some vendors say so for ever.
+    """
+    return (
+        pagination is not None
+        and pagination.has_tokens
+        and page.has_more is True
+        and page.entries > 0
+        and next_place(pagination, Place("top"), page, links) is None
+    )
+
+
+def describe_dead_end(pagination: Pagination) -> str:
+    """Say what such a page has and what it lacks."""
+    if pagination.type == "link_header":
+        missing = f'no Link header with the relation "{pagination.rel}"'
+    elif pagination.next_url_header is not None:
+        missing = f'no header "{pagination.next_url_header}"'
+    elif pagination.next_url_field is not None:
+        missing = f'no URL at next_url_field "{pagination.next_url_field}"'
+    elif pagination.cursor_from_last is not None:
+        missing = f'no cursor at cursor_from_last "{pagination.cursor_from_last}" of its last event'
+    else:
+        missing = f'no cursor at next_cursor_field "{pagination.next_cursor_field}"'
+    return (
+        f'says at has_more_field "{pagination.has_more_field}" that there is more, and has '
+        f"{missing}. Check both against the response, and leave has_more_field out if it is always"
+        " true"
+    )
+
+
 def next_url(pagination: Pagination | None, page: Page, headers: Mapping[str, str]) -> str | None:
     """Give the URL of the next page as the API wrote it, for `next_url`.
 

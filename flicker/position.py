@@ -424,7 +424,10 @@ def view_position(state: dict[str, Any]) -> dict[str, Any]:
     }
     if kind in {"offset", "page"}:
         view[kind] = value
-    view["scanning"] = scan is not None or bool(state.get("pending"))
+    pending = state.get("pending")
+    view["scanning"] = scan is not None or bool(pending)
+    if pending:
+        view["pending_entries"] = len(pending)
     return view
 
 

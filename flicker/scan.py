@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from flicker.bounds import TimeBounds, span_ns
 from flicker.dedup import EVERYTHING, NOTHING, DedupWindow
+from flicker.entries import Entries
 from flicker.json_text import text_at
-from flicker.pagination import Place, first_place, is_cursor_alone, next_place
+from flicker.pagination import Place, first_place, is_cursor_alone, is_dead_end, next_place
 from flicker.position import Pending, Scan
 from flicker.request import Bounds, PageRequest, page_request
 from flicker.timefmt import floor_to
@@ -79,6 +80,7 @@ class Scanner:
         self._is_resumed = position.scan is not None
         self._has_ends = True
         """Whether the API is thought to hand out no link where its listing ends."""
+        self.entries = Entries(position)
         self.is_behind = False
         """Whether the last scan ended before the present, so that the next is due at once."""
 
@@ -86,6 +88,11 @@ class Scanner:
     def in_scan(self) -> bool:
         """Whether a scan was begun and has not ended."""
         return self.position.scan is not None
+
+    @property
+    def is_at_token(self) -> bool:
+        """Whether what is asked for next is a place that the API made up."""
+        return self.position.scan is not None and self.position.scan.place.is_token
 
     @property
     def is_mid_scan(self) -> bool:
@@ -199,7 +206,7 @@ class Scanner:
     @property
     def pending(self) -> Pending | None:
         """The entry whose events are to be fetched before the listing is read on."""
-        return self.position.pending[0] if self.position.pending else None
+        return self.entries.current
 
     def take_fetched(self, page: Page) -> list[Event]:
         """Take the events of the pending entry, and go on to the next one.
@@ -209,7 +216,7 @@ class Scanner:
             in several entries.
         """
         entry = self.position.pending[0]
-        self.leave_pending()
+        self.entries.leave()
         fetched = self.position.fetched
         floor_ns = self._floor_ns(None)
         events = [
@@ -219,10 +226,6 @@ class Scanner:
         ]
         fetched.trim(floor_ns, len(page.events), beside=len(self.position.window))
         return events
-
-    def leave_pending(self) -> None:
-        """Go on to the next entry."""
-        self.position.pending = self.position.pending[1:]
 
     def take(self, page: Page, links: dict[str, str], now_ns: int) -> tuple[list[Event], bool]:
         """Take the page that was asked for and move the position behind it.
@@ -244,7 +247,7 @@ class Scanner:
         for event in events:
             url = text_at(event.raw, each.url_field)
             if url:
-                self.position.pending.append(Pending(event.identity, url, event.timestamp_ns))
+                self.entries.add(Pending(event.identity, url, event.timestamp_ns))
             else:
                 self._warn_once("an entry of the listing has no URL to fetch; shipping it as it is")
                 without_url.append(event)
@@ -290,10 +293,28 @@ class Scanner:
         if is_end or following is None:
             if kept is None and self._persists and place.is_token:
                 kept = place
-            self._end(kept)
+            is_lost = is_dead_end(self._source.pagination, page, links)
+            (self._end_at_dead_end if is_lost else self._end)(kept)
             return events, True
         scan.place = following
         return events, is_cut or self._rests_in_gap
+
+    def _end_at_dead_end(self, place: Place | None) -> None:
+        """End a scan where the API says that there is more, and does not say where.
+
+        The watermark stays, unless the oldest events came first: what is behind
+        this page has to be asked for again.
+
+        Args:
+            place: Where this page is, if it is to be kept.
+        """
+        scan = self._scan
+        self._warn_once(
+            "the API says that there is more and not where; asking again from the last position"
+        )
+        self._abandon_scan()
+        if place is not None and scan.until is None:
+            self.position.place, self.position.place_since = place, scan.since
 
     def _goes_back_to_check(self) -> bool:
         """Go back to where `check_place` wants to look, if it does."""
@@ -659,8 +680,8 @@ class Scanner:
         A busy API has something new on every page, and a scan of it would
         never end: the watermark would stand still and polling_frequency_ms
         would mean nothing. What came since the poll began is left to the next:
-        it goes on from the token, or else from the watermark, and that only
-        where the page was not full, so that nothing late stands behind it.
+        it goes on from the token if that is kept, or else from the watermark, and
+        that only where the page was not full, so that nothing late stands behind it.
         """
         position = self.position
         started_ns = self._scan.started_ns
@@ -670,7 +691,10 @@ class Scanner:
             # What is asked for up to an instant ends by itself; what is asked for
             # up to today does not.
             and (self._scan.until is None or self._bounds.is_coarse)
-            and (following.is_token or page.entries < position.most_entries)
+            and (
+                (following.is_token and self._is_kept(following))
+                or page.entries < position.most_entries
+            )
             and any(
                 event.timestamp_ns is not None and started_ns <= event.timestamp_ns <= now_ns
                 for event in page.events
@@ -692,11 +716,7 @@ class Scanner:
             self.is_behind = True
         else:
             self._bounds.follow_the_present(scan)
-        if place is not None and (
-            not self._keeps_token
-            if place.is_token
-            else self._source.time_filter_param or not self._is_append_only()
-        ):
+        if place is not None and not self._is_kept(place):
             place = None
         position.place = place
         position.anchor = None if place is None or place.is_token else scan.last_anchor
@@ -707,6 +727,12 @@ class Scanner:
             floor_ns = NOTHING
         position.window.end_scan(floor_ns)
         position.fetched.end_scan(floor_ns)
+
+    def _is_kept(self, place: Place) -> bool:
+        """Tell whether the next scan goes on from a place, where this one ends at it."""
+        if not place.is_token:
+            return not self._source.time_filter_param and self._is_append_only()
+        return self._keeps_token
 
     def _move_watermark(self, newest_ns: int) -> None:
         last_ns = self.position.last_timestamp_ns

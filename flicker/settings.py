@@ -273,6 +273,8 @@ class FetchEach:
     timestamp_field: str | None = None
     message_field: str | None = None
     id_field: tuple[str, ...] | None = None
+    success_field: str | None = None
+    error_field: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from flicker.client import Client
 from flicker.conceal import Concealer, is_concealed
 from flicker.decode import ErrorBodyError, PageDecoder, UnreadablePageError
 from flicker.dedup import DedupWindow
+from flicker.entries import ATTEMPTS as ENTRY_ATTEMPTS
 from flicker.errors import (
     ForeignLinkError,
     HumanNeededError,
@@ -59,11 +60,15 @@ CURSOR_REFUSALS = frozenset({400, 404, 410, 422})
 OFFSET_REFUSALS = frozenset({400, 416, 422})
 NOT_FOUND = 404
 MISSING = frozenset({404, 410})
-PLACE_ATTEMPTS = 3
-"""How often a body may say that the request failed before the cursor is given up."""
+PASSING_REFUSALS = frozenset({400, 422})
+"""With 404 and 410 a cursor is gone; these an API may say of a good one, now and then."""
+PLACE_REFUSALS = 2
+"""How often in a row it may, until the cursor is given up: who starts over each time
+may never get beyond it."""
 
-ENTRY_ATTEMPTS = 3
-"""How often an entry of a listing is asked for before it counts as gone."""
+PLACE_ATTEMPTS = 3
+"""How often a body may say that the request failed, or that there is more but not
+where, before the way on from there is given up."""
 
 PAGE, ENTRY = "page", "entry"
 """What is read, for the log."""
@@ -241,10 +246,15 @@ class ApiPartition(SourcePartition):
                 timestamp_field=each.timestamp_field,
                 message_field=each.message_field,
                 id_field=each.id_field,
+                success_field=each.success_field,
+                error_field=each.error_field,
                 response_format=source.response_format,
             )
         self._pace = runtime.paces.join(source.rate_limit_group, source.requests_per_second)
         self._is_listed = self._has_begun = False
+        # One failure is enough for a poll: the listing shall get its turn.
+        self._may_recall = True
+        self._said_of_entries: set[str] = set()
         self._fetch: Fetch | None = None
         self._ahead = LookAhead(self._follow)
         # All at once, they would be so at each poll.
@@ -352,21 +362,40 @@ class ApiPartition(SourcePartition):
     def _next_fetch(self) -> Fetch | None:
         """Give what to ask for next; None where there is nothing to ask for yet."""
         scanner = self._scanner
+        if self._may_recall and not self._has_begun:
+            scanner.entries.recall(time.monotonic())
         pending = scanner.pending
         if pending is not None:
             request = PageRequest(pending.url, response_format=self._source.response_format)
             read = _reader(self._entry_decoder, pending.identity)
-            return self._new_fetch(request, None, read)
+            is_body_due = not self._entry_decoder.allows_empty_body
+            return self._new_fetch(request, None, read, is_body_due=is_body_due, is_entry=True)
+        if scanner.entries.is_full:
+            return None
         if not self._has_begun:
             self._has_begun = True
             if not scanner.begin(time.time_ns()):
                 return None
         is_body_due = scanner.is_mid_scan and not self._decoder.allows_empty_body
         read = _reader(self._decoder)
-        return self._new_fetch(scanner.request(), scanner.place, read, is_body_due=is_body_due)
+        return self._new_fetch(
+            scanner.request(),
+            scanner.place,
+            read,
+            is_body_due=is_body_due,
+            # A run of `--once` tells by its exit code that not all was read.
+            may_dead_end=self._failures >= PLACE_ATTEMPTS and not self._runtime.once,
+        )
 
     def _new_fetch(
-        self, request: PageRequest, place: Place | None, read: _Read, *, is_body_due: bool = False
+        self,
+        request: PageRequest,
+        place: Place | None,
+        read: _Read,
+        *,
+        is_body_due: bool,
+        may_dead_end: bool = False,
+        is_entry: bool = False,
     ) -> Fetch:
         return Fetch(
             self._source,
@@ -377,6 +406,8 @@ class ApiPartition(SourcePartition):
             self._scanner.guess_next,
             self._ahead.note,
             is_body_due=is_body_due,
+            may_dead_end=may_dead_end,
+            is_entry=is_entry,
         )
 
     def _follow(self, fetch: Fetch) -> Fetch | None:
@@ -446,6 +477,10 @@ class ApiPartition(SourcePartition):
         self._ahead.drop()
         self._is_polling = False
         self._restarts, self._said = 0, None
+        self._may_recall = True
+        has_pending = bool(self._scanner.position.pending)
+        if not has_pending:
+            self._said_of_entries.clear()
         self._due_at = max(self._poll_started_at + self._interval_s, time.monotonic())
         if self._scanner.is_behind:
             self._due_at = time.monotonic()
@@ -453,11 +488,14 @@ class ApiPartition(SourcePartition):
             # A scan that an earlier run left behind began before this run: what
             # came since is read by a scan of its own.
             is_behind = self._scanner.is_behind
-            self._is_read = not (self._was_mid_scan or self._scanner.in_scan or is_behind)
+            is_left = self._was_mid_scan or self._scanner.in_scan or is_behind
+            self._is_read = not is_left and not has_pending
             self._was_mid_scan = self._was_mid_scan and self._scanner.in_scan
             self._due_at = time.monotonic()
+            if has_pending and (not is_left or self._scanner.entries.is_full):
+                self._wait_for_entries()
         # A poll that `max_pages` cut has not read all there is.
-        if outbox is not None and not self._scanner.in_scan:
+        if outbox is not None and not self._scanner.in_scan and not has_pending:
             outbox.note_scan_end(self._source.flush_interval.total_seconds())
 
     def _look_again_in(self, fetch: Fetch) -> float:
@@ -485,18 +523,24 @@ class ApiPartition(SourcePartition):
             else:
                 self._end_poll(runtime.outboxes.get(self._name))
             return
-        self._failures += 1
         asked_s = getattr(error, "retry_after_s", None)
         if asked_s is not None and not runtime.is_hopeless(0, asked_s):
             self._pace.pause(now + asked_s)
-        if not is_listing and self._take_missing_entry(error):
+        if not is_listing:
+            self._take_entry_failure(error, asked_s)
             return
+        self._failures += 1
         scanner.check_place()
-        if is_listing and error.status in OFFSET_REFUSALS and scanner.take_end_of_offsets():
+        if error.status in OFFSET_REFUSALS and scanner.take_end_of_offsets():
             self._failures = 0
             self._end_poll(runtime.outboxes.get(self._name))
             return
-        is_place_useless = is_listing and (
+        may_pass = (
+            error.status in PASSING_REFUSALS
+            and scanner.is_at_token
+            and self._failures < PLACE_REFUSALS
+        )
+        is_place_useless = not may_pass and (
             error.status in CURSOR_REFUSALS
             or isinstance(error, ForeignLinkError)
             # An expired cursor may be what the body complains of; it does not say.
@@ -510,13 +554,9 @@ class ApiPartition(SourcePartition):
             self._restarts = 1 if is_progress else self._restarts + 1
         attempts = max(self._failures, self._restarts)
         if runtime.is_hopeless(attempts, asked_s):
-            logger.error(
-                "giving up on the source", extra={"source": self._name, "reason": str(error)}
-            )
-            runtime.give_up(self._name)
-            self._is_read = True
+            self._give_up(str(error))
             return
-        needs_human = isinstance(error, (HumanNeededError, RefusedError))
+        needs_human = isinstance(error, (HumanNeededError, RefusedError)) and not may_pass
         is_hopeful = is_restart and not isinstance(error, ForeignLinkError)
         wait_s = runtime.retry_wait_s(attempts, asked_s)
         if needs_human and not is_hopeful and not runtime.once:
@@ -539,24 +579,65 @@ class ApiPartition(SourcePartition):
                 },
             )
 
-    def _take_missing_entry(self, error: RequestError) -> bool:
-        """Leave an entry of a listing behind whose events the API has no longer."""
-        is_refused = error.status in MISSING or isinstance(error, RefusedError)
-        is_last = self._failures >= ENTRY_ATTEMPTS or self._runtime.is_hopeless(
-            self._failures, None
+    def _give_up(self, reason: str) -> None:
+        """Leave the source behind in a run of `--once`, as its exit code will tell."""
+        logger.error("giving up on the source", extra={"source": self._name, "reason": reason})
+        self._runtime.give_up(self._name)
+        self._is_read = True
+
+    def _take_entry_failure(self, error: RequestError, asked_s: float | None) -> None:
+        """Leave an entry out that the API has no longer, or let the others go before it."""
+        runtime, scanner = self._runtime, self._scanner
+        entries = scanner.entries
+        if runtime.is_hopeless(0, asked_s):
+            self._give_up(str(error))
+            return
+        is_refusal = error.status in MISSING or isinstance(error, RefusedError)
+        attempts, refusals = entries.note_failure(is_refusal=is_refusal)
+        now = time.monotonic()
+        wait_s = 0.0
+        is_last = refusals >= ENTRY_ATTEMPTS or runtime.is_hopeless(refusals, None)
+        if is_refusal and is_last:
+            logger.error(
+                "the API lists an entry and does not give its events; they are left out",
+                extra={"source": self._name, "reason": str(error)},
+            )
+            entries.leave()
+        else:
+            self._may_recall = False
+            wait_s = runtime.retry_wait_s(entries.failures, asked_s)
+            failures = entries.failures
+            is_enough = failures >= ENTRY_ATTEMPTS or runtime.is_hopeless(failures, None)
+            due_at = now + runtime.retry_wait_s(attempts, asked_s)
+            entries.go_on(due_at, with_listing=is_enough)
+            self._say_of_entries(error)
+        scanner.check_place()
+        self._due_at = now
+        if self._is_listed and scanner.pending is None:
+            self._end_poll(runtime.outboxes.get(self._name))
+        self._due_at = max(self._due_at, now + wait_s)
+
+    def _say_of_entries(self, error: RequestError) -> None:
+        is_document = isinstance(error, UnreadablePageError)
+        reason = f"what it points at {error}" if is_document else str(error)
+        if reason in self._said_of_entries:
+            return
+        self._said_of_entries.add(reason)
+        needs_human = isinstance(error, (HumanNeededError, RefusedError))
+        logger.log(
+            logging.ERROR if needs_human else logging.WARNING,
+            "an entry of the listing cannot be fetched; the others go before it, and it is asked"
+            " for again",
+            extra={"source": self._name, "reason": reason},
         )
-        if not is_refused or not is_last:
-            return False
-        logger.error(
-            "the API lists an entry and does not give its events; they are left out",
-            extra={"source": self._name, "reason": str(error)},
-        )
-        self._failures, self._said = 0, None
-        self._scanner.leave_pending()
-        self._due_at = time.monotonic()
-        if self._is_listed and self._scanner.pending is None:
-            self._end_poll(self._runtime.outboxes.get(self._name))
-        return True
+
+    def _wait_for_entries(self) -> None:
+        """Have a run of `--once` ask again for what could not be fetched, or give it up."""
+        entries = self._scanner.entries
+        if self._runtime.is_hopeless(entries.failures, None):
+            self._give_up("entries of the listing cannot be fetched; the next run asks again")
+        else:
+            self._due_at = max(self._due_at, entries.due_at)
 
 
 class ApiSource(FixedPartitionedSource[SourceItem, dict[str, Any]]):

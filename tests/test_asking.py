@@ -492,25 +492,25 @@ def test_entries_are_fetched_through_kills(home: Home) -> None:
 
 
 def test_a_snapshot_remembers_which_entries_are_left(home: Home) -> None:
+    """T60: and the view does not tell that what was read up to them is delivered."""
     blobs = Blobs(30)
-    is_open = threading.Event()
-
-    def respond(request: Request) -> Response:
-        if request.path == "/blob/12" and not is_open.is_set():
-            return Response(503)
-        return blobs.respond(request)
-
-    with ScriptedApi(respond) as api, Destination() as siem:
+    shut = Shut(blobs, 12)
+    with ScriptedApi(shut.respond) as api, Destination() as siem:
         home.configure(blob_source(api, siem))
         process = home.start()
         assert siem.wait_for(120, 60), process.stderr
         assert wait_until(lambda: home.view().get("s", {}).get("undelivered_batches") == 0)
-        assert home.view()["s"]["scanning"] is True
+        polls = len(api.requests)
+        assert api.wait_for_requests(polls + 10, 60)
+        assert wait_until(lambda: home.view()["s"]["last_timestamp"])
+        view = home.view()["s"]
+        assert view["scanning"] is True
+        assert view["pending_entries"] == 18
+        assert view["delivered_up_to"].get("last_timestamp") is None
         process.kill()
         assert sum(blobs.fetched.values()) == 12
-        lists = sum(request.path == "/list" for request in api.requests)
-        assert lists == 1
-        is_open.set()
+        shut.is_open = True
+        blobs.shown = 0
         process = home.start()
         assert once(siem, 300), process.stderr
         assert process.stop() == 0

@@ -184,6 +184,8 @@ def test_the_last_event_may_hold_the_next_cursor() -> None:
     body = b'{"events":[{"id":"a"},{"id":30401068764886351}]}'
     page = decode(body, results_field="events", cursor_from_last="id")
     assert page.cursor == "30401068764886351"
+    body = b'{"events":[{"id":"a"},null,null]}'
+    assert decode(body, results_field="events", cursor_from_last="id").cursor == "a"
     assert decode(b'{"events":[]}', results_field="events", cursor_from_last="id").cursor is None
 
 

@@ -107,6 +107,22 @@ def test_a_table_that_is_something_else_is_an_error(body: bytes) -> None:
         raws(body, "csv")
 
 
+@pytest.mark.parametrize("body", [b"Internal error, try later\n", b"oops", b"ID,At\n1,2\n"])
+def test_csv_without_a_column_of_the_events_is_no_page(body: bytes) -> None:
+    """T43: a line of text looks like the header of a table without rows."""
+    assert raws(body, "csv") is not None
+    with pytest.raises(UnreadablePageError, match=r"columns .*\(at, id\)"):
+        raws(body, "csv", timestamp_field="at", id_field="id")
+
+
+def test_csv_may_lack_some_of_the_columns() -> None:
+    """T43: a vendor's reports do not all have the same."""
+    assert raws(b"id,n\n1,2\n", "csv", timestamp_field="at", id_field="id") == [
+        b'{"id":"1","n":"2"}'
+    ]
+    assert raws(b"id,n\n", "csv", timestamp_field="at", id_field="id") == []
+
+
 @pytest.mark.parametrize("response_format", ["ndjson", "csv"])
 def test_an_empty_body_is_a_page_without_events(response_format: Literal["ndjson", "csv"]) -> None:
     """T36 where no list has to be there."""

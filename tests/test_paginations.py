@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flicker.demo.servers import Response
+from flicker.demo.servers import Request, Response
 from flicker.settings import Pagination
 from tests.servers.listing import ListingApi, Style
 from tests.servers.scripted import ScriptedApi
-from tests.test_source import SINCE, Drive, events, source_of
+from tests.test_source import SINCE, Drive, events, said, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,3 +162,123 @@ def test_the_template_has_the_instant_where_it_says() -> None:
         drive = Drive(source)
         drive.until(lambda: api.requests)
         assert api.requests[0].params["phrase"] == "action:x created:>=1735732800123"
+
+
+class Newest:
+    """A newest-first listing by cursor, two events a page; all but the first may lead nowhere."""
+
+    def __init__(self, count: int) -> None:
+        self.events = events(*range(count))
+        self.way_on: dict[str, object] = {}
+        self.dead_ends = 0
+
+    def respond(self, request: Request) -> Response:
+        since = request.params.get(SINCE, "")
+        listed = [event for event in self.events if str(event["timestamp"]) >= since][::-1]
+        ids = [str(event["id"]) for event in listed]
+        at = ids.index(request.params["c"]) + 1 if "c" in request.params else 0
+        page = listed[at : at + 2]
+        body: dict[str, object] = {"events": page, "has_more": at + 2 < len(listed)}
+        body["next"] = ids[at + 1] if body["has_more"] else None
+        if at > 0 and body["has_more"] and self.dead_ends > 0:
+            self.dead_ends -= 1
+            del body["next"]
+            body |= self.way_on
+        return Response(body=body)
+
+
+NEWEST = Pagination("cursor", cursor_param="c", next_cursor_field="next", has_more_field="has_more")
+
+
+@pytest.mark.parametrize("way_on", [{}, {"next": None}, {"next": ""}])
+def test_more_without_a_cursor_is_asked_for_again(
+    way_on: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """T27: taken for the end, the older events would be lost."""
+    listing = Newest(10)
+    listing.way_on, listing.dead_ends = way_on, 2
+    with ScriptedApi(listing.respond) as api:
+        drive = Drive(source_of(api.url, NEWEST, order="desc"))
+        drive.until_scanned()
+        assert drive.ids == list(range(10))[::-1]
+    (line,) = said(caplog)
+    assert 'has_more_field "has_more"' in line.reason
+    assert 'next_cursor_field "next"' in line.reason
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_more_that_never_has_a_cursor_hangs_nothing_and_passes_nothing_over(order: Any) -> None:
+    """T27: the page is shipped, and what is behind it comes as soon as the API leads there."""
+    listing = Newest(10)
+    listing.dead_ends = 10**6
+    with ScriptedApi(listing.respond) as api:
+        drive = Drive(source_of(api.url, NEWEST, order=order))
+        drive.until(lambda: drive.ids == [9, 8, 7, 6])
+        listing.events += events(10)
+        drive.until(lambda: 10 in drive.ids)
+        assert drive.state["last_timestamp"] is None
+        listing.dead_ends = 0
+        drive.until(lambda: len(drive.ids) == 11)
+        drive.until_scanned()
+        assert sorted(drive.ids) == list(range(11))
+
+
+def test_where_the_oldest_come_first_more_without_a_cursor_is_asked_for_by_time() -> None:
+    """T27: from the newest event on, as often as it takes."""
+
+    def respond(request: Request) -> Response:
+        listed = [
+            event
+            for event in events(*range(10))
+            if str(event["timestamp"]) >= request.params.get(SINCE, "")
+        ]
+        return Response(body={"events": listed[:6], "has_more": True})
+
+    with ScriptedApi(respond) as api:
+        drive = Drive(source_of(api.url, NEWEST))
+        drive.until(lambda: drive.ids == list(range(10)))
+
+
+def test_once_fails_where_more_has_no_cursor() -> None:
+    """T27: its exit code tells that not all was read."""
+    page = Response(body={"events": events(0), "has_more": True})
+    with ScriptedApi(lambda _: page) as api:
+        drive = Drive(source_of(api.url, NEWEST), once=True)
+        drive.until(lambda: drive.is_over)
+        assert drive.runtime.failed == {"s"}
+
+
+def test_more_behind_an_empty_page_without_a_cursor_is_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """T27: some vendors say that there is more for ever."""
+    script = [
+        Response(body={"events": events(0), "has_more": True, "next": "a"}),
+        Response(body={"events": [], "has_more": True, "next": None}),
+    ]
+    with ScriptedApi(script) as api:
+        drive = Drive(source_of(api.url, NEWEST, poll_interval=timedelta(hours=1)))
+        drive.until_scanned()
+        assert drive.ids == [0]
+    assert said(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("pagination", "missing"),
+    [
+        (Pagination("link_header", rel="older", has_more_field="more"), '"older"'),
+        (Pagination("next_url", next_url_field="a.b", has_more_field="more"), '"a.b"'),
+        (Pagination("next_url", next_url_header="X-Next", has_more_field="more"), '"X-Next"'),
+        (
+            Pagination("cursor", cursor_param="c", cursor_from_last="x", has_more_field="more"),
+            'cursor_from_last "x"',
+        ),
+    ],
+)
+def test_more_without_a_way_there_is_said_in_the_words_of_the_configuration(
+    pagination: Pagination, missing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ScriptedApi([Response(body={"events": events(0), "more": True})]) as api:
+        drive = Drive(source_of(api.url, pagination))
+        drive.until(lambda: said(caplog))
+    assert missing in said(caplog)[0].reason

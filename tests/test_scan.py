@@ -966,6 +966,40 @@ def test_a_poll_of_a_busy_api_ends_with_what_came_after_it_began(paging: str, si
     assert sorted(reader.ids) == sorted(r.id for r in listing.rows)
 
 
+@pytest.mark.parametrize("persists", [None, False])
+def test_late_events_behind_one_of_now_are_read_whether_the_cursor_is_kept_or_not(
+    persists: bool | None,
+) -> None:
+    """T02 T26 a full page that ends with the present may have older events behind it."""
+    present = NOON_NS + 60 * SECOND_NS
+    rows = [*map(row, range(9)), row(9, 60)]
+    late = [row(number, 58 + number / 100) for number in range(10, 20)]
+    listing = Listing("cursor", [*rows, *late])
+    source = make_source("cursor", size=10, since=True)
+    assert source.pagination is not None
+    source = replace(source, pagination=replace(source.pagination, persist_cursor=persists))
+    reader = Reader(source, listing)
+    for _ in range(2):
+        reader.began_ns = present
+        reader.poll(now_ns=present + SECOND_NS)
+        present += 5 * SECOND_NS
+    assert reader.ids == ids(range(20))
+
+
+def test_a_poll_of_a_busy_api_ends_though_its_cursor_is_not_kept() -> None:
+    """T26 at the first page that is not full."""
+    listing = Listing("cursor", [row(number) for number in range(5)], never_ends=True)
+    source = make_source("cursor", size=2, since=True)
+    assert source.pagination is not None
+    source = replace(source, pagination=replace(source.pagination, persist_cursor=False))
+    reader = Reader(source, listing)
+    reader.began_ns = NOON_NS + 5 * SECOND_NS
+    assert reader.poll(lambda: listing.rows.append(row(len(listing.rows))), limit=12) <= 12
+    reader.began_ns = None
+    reader.poll()
+    assert reader.ids == [r.id for r in listing.rows]
+
+
 # ---------------------------------------------------------- what is asked
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 import threading
 import time
@@ -200,14 +201,15 @@ class BearerTokens:
             raise RetryableError(self._failed(f"it answers {status}"), retry_after_s=reply.wait_s)
         code: str | None = None
         answer: dict[str, Any] = {}
+        life_s = 0.0
         try:
-            answer = parse_token_response(reply.body.decode())
+            answer, life_s = _read_answer(reply.body.decode())
         except OAuth2Error as error:
             # Its own for an answer without a token is none that a server gave.
             is_code = isinstance(error.error, str) and not isinstance(error, MissingTokenError)
             code = error.error if is_code else None
         except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
-            # It is no JSON, or not an object, or has no lifetime that is a number.
+            # It is no JSON, or not an object.
             pass
         if code in _ADVICE:
             if code == "invalid_grant":
@@ -226,7 +228,6 @@ class BearerTokens:
                 self._failed(f"it answers {status} with {named}"), retry_after_s=reply.wait_s
             )
         self._grant.note(answer)
-        life_s = answer.get("expires_in") or 0
         # Of unknown life, it is used until it is refused.
         good_s = life_s - min(EARLY_S, life_s / 10) if life_s > 0 else float("inf")
         return _Token(text, time.monotonic() + good_s)
@@ -237,3 +238,37 @@ class BearerTokens:
 
     def _failed(self, detail: str) -> str:
         return f"the token endpoint {self._host} gave no token: {detail}"
+
+
+def _read_answer(text: str) -> tuple[dict[str, Any], float]:
+    """Read a token endpoint's answer.
+
+    A lifetime that is none is taken out before: for oauthlib an answer with
+    one is wrong as a whole, and the token in it is good all the same.
+
+    Returns:
+        The answer, and the seconds that the token lives; 0 where that is unknown.
+
+    Raises:
+        OAuth2Error: The answer is an error.
+        ValueError: It cannot be read.
+    """
+    try:
+        members = json.loads(text)
+    except ValueError:
+        members = dict(parse_qsl(text))
+    if not isinstance(members, dict):
+        raise TypeError
+    life_s = _seconds(members.pop("expires_in", None))
+    members.pop("expires_at", None)
+    return parse_token_response(json.dumps(members)), life_s
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return 0.0
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return 0.0
+    return seconds if math.isfinite(seconds) else 0.0

@@ -25,6 +25,8 @@ EMPTY = "is empty: give it a value, or remove the key"
 ITEM = "{item}"
 """Stands for the item of `foreach`."""
 
+_PLACEHOLDERS = ("{since}", "{until}", ITEM)
+_PLACEHOLDER = re.compile(r"\{\w+\}")
 _MAX_NAME_CHARS = 200
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _HOST_PART = re.compile(r"[0-9A-Za-z._-]+(?::[0-9]+)?")
@@ -197,6 +199,11 @@ def time_format_problem(text: str) -> str | None:
 
 def template_problem(text: str) -> str | None:
     """Check what a time filter is sent."""
+    unknown = next((name for name in _PLACEHOLDER.findall(text) if name not in _PLACEHOLDERS), None)
+    if unknown is not None:
+        near = get_close_matches(unknown, _PLACEHOLDERS, 1)
+        hint = f". Did you mean `{near[0]}`?" if near else ""
+        return f"has a placeholder that is none of {', '.join(_PLACEHOLDERS)}{hint}"
     if "{since}" not in text:
         return "has no `{since}`, and so does not tell from when on"
     return None

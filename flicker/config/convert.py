@@ -147,6 +147,8 @@ def _fetch_each(entry: FetchEntry) -> FetchEach:
         timestamp_field=entry.timestamp_field,
         message_field=entry.message_field,
         id_field=_optional(entry.id_field, tuple),
+        success_field=entry.success_field,
+        error_field=entry.error_field,
     )
 
 

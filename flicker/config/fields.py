@@ -102,6 +102,13 @@ def as_param(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else as_written(value)
 
 
+def _as_item(value: object) -> object:
+    if isinstance(value, bool):
+        # Norway is `no`, which YAML takes for false.
+        raise wrong("is true or false to YAML: put the item in quotes, as it is to be sent")
+    return as_written(value)
+
+
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -163,9 +170,9 @@ Pattern = Annotated[Text, must_pass(pattern_problem)]
 Item = Annotated[
     Text,
     GIVEN,
-    BeforeValidator(as_param),
+    BeforeValidator(_as_item),
     must_pass(name_problem),
-    WithJsonSchema({"type": ["string", "number", "boolean"], "minLength": 1}),
+    WithJsonSchema({"type": ["string", "number"], "minLength": 1}),
 ]
 _TEXT_OR_TEXTS = WithJsonSchema(
     {

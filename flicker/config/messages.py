@@ -57,6 +57,12 @@ _KINDS: dict[str, dict[str, type[Entry]]] = {
 _KNOWN_KEYS = frozenset(
     key for models in _SECTIONS.values() for model in models for key in model.model_fields
 )
+_ELSEWHERE = {
+    "initial_lookback_ms": "Where a source begins is told by `start_time`, as in `start_time: 24h`,"
+    " or, where the vendor lets nobody ask for more, by `max_age_ms`"
+}
+"""What to write for keys whose nearest name means something else."""
+
 _PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z_-]{0,39}\Z")
 _NAME_LIKE_KEY = re.compile(r"[A-Za-z0-9_$@][A-Za-z0-9_.$@\[\]-]{0,63}\Z")
 
@@ -203,6 +209,8 @@ def _unknown_key_message(keys: Keys, document: Document) -> str:
             f"is not known here; it belongs in {' or '.join(homes)}:"
             " move it there, or check the indentation"
         )
+    if section == "api_sources" and key in _ELSEWHERE:
+        return f"is not a key Flicker knows. {_ELSEWHERE[key]}"
     here = _models_at(keys[:-1], document)
     allowed = sorted({name for model in here for name in model.model_fields})
     near = difflib.get_close_matches(key.lower().replace("-", "_"), allowed, 1)

@@ -159,6 +159,14 @@ class FetchEntry(Entry):
         description="Dotted path of an event's identity; without it, its place in what was"
         " fetched.",
     )
+    success_field: Text | None = Field(
+        default=None,
+        description="Dotted path, in what is fetched, of what says that the request succeeded.",
+    )
+    error_field: Text | None = Field(
+        default=None,
+        description="Dotted path, in what is fetched, of what says that it failed.",
+    )
 
 
 class SourceEntry(Entry):

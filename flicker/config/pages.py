@@ -85,7 +85,9 @@ class CursorPagination(_TokenEntry):
 
     @model_validator(mode="after")
     def _has_one_cursor(self) -> CursorPagination:
-        if (self.next_cursor_field is None) == (self.cursor_from_last is None):
+        if self.next_cursor_field is not None and self.cursor_from_last is not None:
+            raise wrong("has both `next_cursor_field` and `cursor_from_last`: keep one of them")
+        if self.next_cursor_field is None and self.cursor_from_last is None:
             raise wrong(
                 "needs either `next_cursor_field`, where the response has the next cursor, or"
                 " `cursor_from_last`, where the last event has it"
@@ -115,7 +117,9 @@ class NextUrlPagination(_TokenEntry):
     @model_validator(mode="after")
     def _has_one_url(self) -> NextUrlPagination:
         if (self.next_url_field is None) == (self.next_url_header is None):
-            raise wrong("needs either `next_url_field` or `next_url_header`")
+            if self.next_url_field is None:
+                raise wrong("needs either `next_url_field` or `next_url_header`")
+            raise wrong("has both `next_url_field` and `next_url_header`: keep one of them")
         return self
 
 

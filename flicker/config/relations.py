@@ -87,6 +87,12 @@ def _source_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
     yield from _request_relations(source, pagination, keys)
     yield from _item_relations(source, keys)
     yield from _window_relations(source, keys)
+    if _has_end(source) and _is_on(pagination.get("persist_cursor")):
+        message = (
+            "is true, and a cursor that came with an upper bound leads up to that and no further:"
+            " remove it, or what bounds the time from above"
+        )
+        yield (*keys, "pagination", "persist_cursor"), message
     yield from _fetch_relations(source, pagination, keys)
     if _has(source, "time_filter_template") and not _has(source, "time_filter_param"):
         message = "is sent nowhere: name the query parameter in `time_filter_param`"
@@ -139,13 +145,18 @@ def _numbers_in(value: object, keys: Keys) -> Iterator[tuple[Keys, float]]:
 
 def _item_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
     items = source.get("foreach")
+    told = {key: value for key, value in source.items() if key not in _NO_PLACES_OF_ITEMS}
+    if items is None:
+        for place, is_filled in _places_of_item(told, ()):
+            if is_filled:
+                message = f"has `{ITEM}`, which stands for the items of `foreach`: add that"
+                yield (*keys, *place), message
     if not isinstance(items, list):
         return
     texts = [str(as_param(item)) for item in items]
     for index, text in enumerate(texts):
         if text in texts[:index]:
             yield (*keys, "foreach", index), "is given twice: keep one of them"
-    told = {key: value for key, value in source.items() if key not in _NO_PLACES_OF_ITEMS}
     is_anywhere = False
     for place, is_filled in _places_of_item(told, ()):
         is_anywhere = is_anywhere or is_filled
@@ -195,18 +206,23 @@ def _places_of_item(value: object, place: Keys) -> Iterator[tuple[Keys, bool]]:
         yield place, any(place[: len(known)] == known for known in _PLACES_OF_ITEMS)
 
 
+def _has_end(source: dict[str, Any]) -> bool:
+    template = _text(source, "time_filter_template")
+    return _has(source, "time_filter_end_param") or "{until}" in template
+
+
 def _window_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
-    has_end = _has(source, "time_filter_end_param") or "{until}" in _text(
-        source, "time_filter_template"
-    )
     if not _has(source, "time_filter_param"):
-        for key in ("time_filter_end_param", "max_window_ms", "max_age_ms"):
-            if _has(source, key):
-                message = "needs `time_filter_param`, which says from when on to ask: add it"
-                yield (*keys, key), message
+        bounds = ("time_filter_end_param", "max_window_ms", "max_age_ms")
+        given = [key for key in bounds if _has(source, key)]
+        if (_whole(source.get("lookback_ms")) or 0) > 0:
+            given.append("lookback_ms")
+        for key in given:
+            message = "needs `time_filter_param`, which says from when on to ask: add it"
+            yield (*keys, key), message
         return
     for key in ("delay_ms", "max_window_ms"):
-        if not has_end and _whole(source.get(key)):
+        if not _has_end(source) and _whole(source.get(key)):
             message = (
                 "needs an upper bound to move: add `time_filter_end_param`, or `{until}` in"
                 " `time_filter_template`"
@@ -248,13 +264,14 @@ def _fetch_relations(
             if _has(source, key):
                 message = "does not go together with `fetch_each`: remove one of them"
                 yield (*keys, key), message
-        return
     if source.get("response_format") not in ("ndjson", "csv"):
         return
-    for entry, place, names in (
+    listing: tuple[tuple[dict[str, Any], Keys, tuple[str, ...]], ...] = (
         (source, keys, _JSON_PATHS),
         (pagination, (*keys, "pagination"), _JSON_PAGE_PATHS),
-    ):
+    )
+    fetched = ((_map(source, "fetch_each"), (*keys, "fetch_each"), _JSON_PATHS),)
+    for entry, place, names in fetched if _has(source, "fetch_each") else listing:
         for name in names:
             if entry.get(name):
                 message = "finds nothing where `response_format` is not json: remove one of them"

@@ -65,7 +65,7 @@ def view_of(
         view = views[name] = dict(source)
         if not _is_settled(view):
             delivered = settled_part((before or {}).get(name, {}))
-            if not _is_owing(view):
+            if not _is_owing(view) and not view.get("pending_entries"):
                 # The scans before the one that runs are delivered of.
                 delivered["last_timestamp"] = view.get("last_timestamp")
             view["delivered_up_to"] = delivered

@@ -102,18 +102,21 @@ def test_a_token_is_asked_for_once_while_it_lasts(tokens: TokenServer, api: Scri
     assert len(tokens.requests) == 1
 
 
-@pytest.mark.parametrize("life", [None, 0, "3600", 3600.0])
+@pytest.mark.parametrize(
+    "life",
+    [None, 0, -1, "3600", 3600.0, "3600.5", "soon", "", "NaN", [3600], {"s": 1}, True, 10**400],
+)
 def test_a_token_is_kept_however_its_life_is_told(
     tokens: TokenServer, api: ScriptedApi, life: object
 ) -> None:
-    """T33: no `expires_in`, none worth the name, text, a number with a point."""
+    """T33: no `expires_in`, none worth the name, text, a number with a point: the token is good."""
     tokens.expires_in = life
     asker = Asker(api.url, oauth2(tokens))
     assert [asker.ask() for _ in range(3)] == [200] * 3
     assert len(tokens.requests) == 1
 
 
-@pytest.mark.parametrize("life", [1, "1"])
+@pytest.mark.parametrize("life", [1, "1", 1.2, "1.2"])
 def test_a_token_is_renewed_before_it_expires(
     tokens: TokenServer, api: ScriptedApi, life: object
 ) -> None:
@@ -280,11 +283,6 @@ def test_a_refresh_token_that_is_replaced_is_used_from_then_on() -> None:
         (Response(200, body="<html>"), RetryableError, "no access_token"),
         (Response(200, body={"access_token": None}), RetryableError, "no access_token"),
         (Response(200, body={"access_token": "a\r\nX: b"}), RetryableError, "no access_token"),
-        (
-            Response(200, body='{"access_token": "a", "expires_in": 1e999}'),
-            RetryableError,
-            "no access_token",
-        ),
         (Response(200, body={"access_token": "a"}, fault="truncate"), RetryableError, "no access"),
         (Response(302, [("Location", "/elsewhere")]), HumanNeededError, "token_url"),
         (Response(404), HumanNeededError, "token_url"),

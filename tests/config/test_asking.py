@@ -35,7 +35,7 @@ def check(file: object) -> bool:
         {"method": "POST", "pagination": {**CURSOR, "location": "query"}},
         {"method": "POST", "pagination": {**CURSOR, "location": "body"}},
         {"params": {"actions": ["a", 1, True], "b": "c"}},
-        {"foreach": ["a", 1, 2.5, True], "params": {"x": "{item}"}},
+        {"foreach": ["a", 1, 2.5], "params": {"x": "{item}"}},
         {"foreach": ["a"], "headers": {"X-Tenant": "{item}"}},
         {"requests_per_second": 0.5, "rate_limit_group": "g"},
         {"requests_per_second": 20},
@@ -43,6 +43,7 @@ def check(file: object) -> bool:
         {"response_format": "ndjson"},
         {"fetch_each": {"url_field": "u", "results_field": "", "id_field": ["a", "b"]}},
         {"fetch_each": {"url_field": "u"}, "response_format": "csv", "results_field": "r"},
+        {"fetch_each": {"url_field": "u", "success_field": "ok", "error_field": "0.error"}},
         {"time_filter_param": "t", "time_filter_end_param": "t"},
     ],
 )
@@ -64,6 +65,7 @@ def test_the_schema_takes_what_is_read(keys: dict[str, Any]) -> None:
         ({"foreach": "a", "params": {"x": "{item}"}}, "foreach"),
         ({"foreach": [""], "params": {"x": "{item}"}}, "foreach[0]"),
         ({"foreach": [["a"]], "params": {"x": "{item}"}}, "foreach[0]"),
+        ({"foreach": [False], "params": {"x": "{item}"}}, "foreach[0]"),
         ({"requests_per_second": 0}, "requests_per_second"),
         ({"requests_per_second": -1}, "requests_per_second"),
         ({"requests_per_second": "1"}, "requests_per_second"),
@@ -130,6 +132,11 @@ def test_the_schema_refuses_what_is_refused(keys: dict[str, Any], path: str) -> 
             "explode_field",
             "`fetch_each`",
         ),
+        (
+            {"response_format": "csv", "fetch_each": {"url_field": "u", "error_field": "e"}},
+            "fetch_each.error_field",
+            "not json",
+        ),
         ({"response_format": "ndjson", "results_field": "r"}, "results_field", "not json"),
         ({"response_format": "csv", "success_field": "r"}, "success_field", "not json"),
         (
@@ -162,6 +169,8 @@ def test_the_schema_refuses_what_is_refused(keys: dict[str, Any], path: str) -> 
             "oauth2.extra.resource",
             "no item is put",
         ),
+        ({"endpoint": "https://h/{item}"}, "endpoint", "items of `foreach`: add that"),
+        ({"params": {"x": "{item}"}}, "params.x", "items of `foreach`: add that"),
         (
             {"foreach": ["a", "b", "a"], "params": {"x": "{item}"}},
             "foreach[2]",
@@ -292,13 +301,16 @@ def test_an_item_leads_to_no_host_of_its_own(item: str) -> None:
 def test_items_are_what_they_are_written_as() -> None:
     file = """
 api_sources:
-- {name: a, endpoint: "https://h/{item}", foreach: [007, 1.10, true]}
+- {name: a, endpoint: "https://h/{item}", foreach: [007, 1.10, "no"]}
 destination: {endpoint: "https://siem.example"}
 """
-    assert [source.name for source in read(file).sources] == ["a/007", "a/1.10", "a/true"]
-    path, message = only(file.replace("007", '"true"'))
+    assert [source.name for source in read(file).sources] == ["a/007", "a/1.10", "a/no"]
+    path, message = only(file.replace("007", "'no'"))
     assert path == "api_sources[0].foreach[2]"
     assert "is given twice" in message
+    path, message = only(file.replace('"no"', "no"))
+    assert path == "api_sources[0].foreach[2]"
+    assert "put the item in quotes" in message
 
 
 def test_an_item_may_not_make_the_name_of_another_source() -> None:

@@ -43,6 +43,7 @@ def test_every_number_and_switch_arrives() -> None:
             "api_sources": [
                 entry(
                     polling_frequency_ms=1,
+                    time_filter_param="since",
                     lookback_ms=2,
                     max_pages=3,
                     max_response_bytes=4,

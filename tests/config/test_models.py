@@ -11,6 +11,7 @@ from tests.config.files import CURSOR, OFFSET, PAGE, one, only, problems, shippi
 if TYPE_CHECKING:
     from pathlib import Path
 
+NEXT = {"pagination_type": "next_url"}
 NO_HOME = "~no-user-of-this-name"
 
 
@@ -85,7 +86,7 @@ NO_HOME = "~no-user-of-this-name"
         (
             {"pagination": {**CURSOR, "cursor_from_last": "id"}},
             "pagination",
-            "either `next_cursor_field`",
+            "has both `next_cursor_field` and `cursor_from_last`",
         ),
         (
             {"pagination": {"pagination_type": "next_url"}},
@@ -100,9 +101,29 @@ NO_HOME = "~no-user-of-this-name"
         ({"time_filter_format": "strftime:%H"}, "time_filter_format", "does not tell the day"),
         ({"time_filter_format": "unixms"}, "time_filter_format", "Did you mean `unix_ms`?"),
         (
-            {"time_filter_param": "q", "time_filter_template": "created:>{sinc}"},
+            {"time_filter_param": "q", "time_filter_template": "created:>now"},
             "time_filter_template",
             "has no `{since}`",
+        ),
+        (
+            {"time_filter_param": "q", "time_filter_template": "{sinse} {since}"},
+            "time_filter_template",
+            "Did you mean `{since}`?",
+        ),
+        (
+            {"initial_lookback_ms": 5},
+            "initial_lookback_ms",
+            "told by `start_time`, as in `start_time: 24h`, or, where",
+        ),
+        (
+            {"pagination": {**NEXT, "next_url_field": "a", "next_url_header": "b"}},
+            "pagination",
+            "has both `next_url_field` and `next_url_header`: keep one",
+        ),
+        (
+            {"pagination": NEXT},
+            "pagination",
+            "needs either `next_url_field` or `next_url_header`",
         ),
         ({"start_time": "soon", "timestamp_field": "t"}, "start_time", "24h"),
         ({"start_time": 1735689600, "timestamp_field": "t"}, "start_time", "instant"),

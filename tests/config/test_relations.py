@@ -136,6 +136,12 @@ DAY = 86_400_000
         ({"time_filter_end_param": "until"}, "time_filter_end_param", "`time_filter_param`"),
         ({"max_window_ms": 1000}, "max_window_ms", "`time_filter_param`"),
         ({"max_age_ms": 1000}, "max_age_ms", "`time_filter_param`"),
+        ({"lookback_ms": 1000}, "lookback_ms", "`time_filter_param`"),
+        (
+            {**SPAN, "pagination": {**CURSOR, "persist_cursor": True}},
+            "pagination.persist_cursor",
+            "leads up to that and no further",
+        ),
         (
             {"time_filter_param": "since", "max_window_ms": 1000},
             "max_window_ms",

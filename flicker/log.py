@@ -77,7 +77,7 @@ def _secrets_of(settings: Settings) -> set[str]:
         for endpoint in (source.endpoint, source.destination.endpoint):
             for _, value in endpoint.headers:
                 texts |= {value.reveal(), *header_secrets(value.reveal())}
-            texts |= set(secrets_of(endpoint.credentials))
+            texts |= set(secrets_of(endpoint))
             texts |= {value for _, value in query_secrets(endpoint.url)}
             texts |= set(path_secrets(endpoint.url))
         texts |= {value.reveal() for _, value in source.params}

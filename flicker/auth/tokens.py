@@ -81,7 +81,10 @@ class Grant(Protocol):
         """Take note that what the token was asked for with is not good, or not any more."""
 
     def secrets(self) -> list[str]:
-        """Give what nobody may see."""
+        """Give what nobody may see of what is configured."""
+
+    def obtained(self) -> list[str]:
+        """Give what nobody may see of what answers gave for the next request."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,8 @@ class BearerTokens:
         return True
 
     def secrets(self) -> list[str]:
-        """Give the last few tokens, and what they are asked for with."""
-        return [*self._grant.secrets(), *self._recent]
+        """Give the last few tokens, and what the next is asked for with and was obtained."""
+        return [*self._grant.obtained(), *self._recent]
 
     def _shared(self, answers: int) -> _Token | None:
         """Give what another thread was told, None if nobody has asked in between."""
@@ -232,7 +235,7 @@ class BearerTokens:
         return _Token(text, time.monotonic() + good_s)
 
     def _shown(self, code: str) -> str:
-        code = hide(code, self._grant.secrets())
+        code = hide(code, [*self._grant.secrets(), *self._grant.obtained()])
         return code if _CODE.match(code.replace("***", "")) else "of its own"
 
     def _failed(self, detail: str) -> str:

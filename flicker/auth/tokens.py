@@ -158,7 +158,6 @@ class BearerTokens:
 
     def _ask(self) -> _Token:
         failure: RequestError | None = None
-        old = self._token
         try:
             token = self._read(self._send(self._grant.request()))
         except RequestError as error:
@@ -171,7 +170,7 @@ class BearerTokens:
         finally:
             self._failure = failure
             self._answers += 1
-        log.conceal_token(token.text, None if old is None else old.text)
+        log.conceal_tokens(self, self._recent)
         return token
 
     def _send(self, request: TokenRequest) -> Reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,10 @@ from urllib.parse import quote_plus
 import pytest
 
 from flicker.auth.shared import Authenticators
+from flicker.auth.tokens import RECENT_TOKENS
 from flicker.demo.servers import Request, Response
 from flicker.errors import HumanNeededError, RequestError, RetryableError
+from flicker.log import configure_logging
 from flicker.settings import Credentials, OAuth2, Secret
 from tests.auth.asking import Asker
 from tests.processes import wait_until
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LIMIT_S = 45.0
+
+logger = logging.getLogger("flicker.test")
 
 
 @pytest.fixture
@@ -344,6 +349,27 @@ def test_present_tokens_are_taken_out_of_what_servers_say(
     assert asker.ask() == 200
     said = f"no {tokens.tokens[0]} and no s3cret%2Fof+client%2B1, please"
     assert asker.client.redact(said) == "no *** and no ***, please"
+
+
+def test_the_log_conceals_the_last_few_tokens_and_forgets_the_others(
+    tokens: TokenServer, api: ScriptedApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """T67: whether they were refused or grew old; what is looked for must not grow for ever."""
+    configure_logging("info", "text")
+    asker = Asker(api.url, oauth2(tokens))
+    for _ in range(RECENT_TOKENS):
+        tokens.revoke()
+        assert asker.ask() == 200
+    tokens.expires_in = 0.001
+    tokens.revoke()
+    for _ in range(RECENT_TOKENS):
+        assert asker.ask() == 200
+    capsys.readouterr()
+    for token in tokens.tokens:
+        logger.info("got %s", token)
+    shown = [line.partition("got ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert shown == [*tokens.tokens[:-RECENT_TOKENS], *["***"] * RECENT_TOKENS]
+    assert len(shown) > RECENT_TOKENS
 
 
 def test_no_token_follows_a_redirect_off_the_origin(tokens: TokenServer) -> None:

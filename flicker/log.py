@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import traceback
 from abc import ABC, abstractmethod
 from datetime import datetime, timezone
@@ -117,16 +118,21 @@ class _Formatter(logging.Formatter, ABC):
         self._configured: frozenset[str] = frozenset()
         self._tokens: WeakKeyDictionary[object, tuple[str, ...]] = WeakKeyDictionary()
         self._secrets = Spellings(())
+        # Sources obtain tokens on threads of their own; whoever writes a line
+        # takes what is there.
+        self._looking_for = threading.Lock()
 
     def look_for(self, configured: Iterable[str]) -> None:
         """Replace these by stars, and no longer those given here before."""
-        self._configured = frozenset(configured)
-        self._renew()
+        with self._looking_for:
+            self._configured = frozenset(configured)
+            self._renew()
 
     def look_for_tokens(self, owner: object, tokens: tuple[str, ...]) -> None:
         """Replace these by stars, and no longer what the owner had before."""
-        self._tokens[owner] = tokens
-        self._renew()
+        with self._looking_for:
+            self._tokens[owner] = tokens
+            self._renew()
 
     def _renew(self) -> None:
         obtained = frozenset(chain.from_iterable(self._tokens.values()))

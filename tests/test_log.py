@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,6 +24,9 @@ from flicker.settings import (
     Signer,
     Source,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 logger = logging.getLogger("flicker.test")
 
@@ -83,6 +90,34 @@ def test_what_is_logged_by_accident_is_concealed(
     for text in [*texts.values(), 'quo"te-in-header', "in-the-query-string"]:
         assert text not in said
         assert json.dumps(text)[1:-1] not in said
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Have threads take turns as often as can be."""
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval_s)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_tokens_obtained_at_once_are_all_concealed(capsys: pytest.CaptureFixture[str]) -> None:
+    """T67: sources ask for theirs on threads of their own."""
+    configure_logging("info", "text")
+    conceal_secrets(Settings(()))
+    owners = [Owner() for _ in range(8)]
+    started = threading.Barrier(len(owners))
+
+    def obtain(number: int, turn: int) -> None:
+        started.wait(30)
+        conceal_tokens(owners[number], [f"token-{number}-{turn}-{each}" for each in range(50)])
+
+    with ThreadPoolExecutor(len(owners)) as pool:
+        for turn in range(100):
+            list(pool.map(obtain, range(len(owners)), [turn] * len(owners)))
+            logger.info("got", extra={f"t{n}": f"token-{n}-{turn}-49" for n in range(len(owners))})
+    assert "token" not in capsys.readouterr().err
 
 
 class Owner:

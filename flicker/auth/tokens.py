@@ -164,13 +164,14 @@ class BearerTokens:
             failure = error
             raise
         else:
+            self._recent.append(token.text)
+            # Before anybody can use it.
+            log.conceal_tokens(self, self.secrets())
             with self._lock:
                 self._token = token
-                self._recent.append(token.text)
         finally:
             self._failure = failure
             self._answers += 1
-        log.conceal_tokens(self, self._recent)
         return token
 
     def _send(self, request: TokenRequest) -> Reply:

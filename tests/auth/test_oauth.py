@@ -220,7 +220,11 @@ def test_who_waits_for_a_token_shares_the_failure(tokens: TokenServer, api: Scri
     assert len(tokens.requests) == 1
 
 
-def test_a_refresh_token_that_is_replaced_is_used_from_then_on() -> None:
+def test_a_refresh_token_that_is_replaced_is_used_from_then_on_and_concealed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """T67: in the log as in what servers say."""
+    configure_logging("info", "text")
     good = ["first-refresh-token"]
 
     def check(params: dict[str, str]) -> str | None:
@@ -236,6 +240,9 @@ def test_a_refresh_token_that_is_replaced_is_used_from_then_on() -> None:
         tokens.more = {"refresh_token": "second-refresh-token"}
         assert asker.ask() == 200
         good.append("second-refresh-token")
+        logger.info("got %s", good[-1])
+        assert capsys.readouterr().err.endswith("got ***\n")
+        assert asker.client.redact(f"got {good[-1]} for {good[0]}") == "got *** for ***"
         tokens.revoke()
         tokens.more = {}
         assert asker.ask() == 200

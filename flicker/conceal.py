@@ -16,7 +16,7 @@ from flicker.spelling import MIN_SECRET_CHARS, Spellings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from flicker.settings import Basic, Credentials, Endpoint, Secret
+    from flicker.settings import Basic, Endpoint, JwtBearer, OAuth2, Secret, Signer
 
 RANDOM_CHARS = 20
 """From this length on, a username or part of a path with letters and digits is taken for a key."""
@@ -35,11 +35,13 @@ class Concealer:
     used, with the token of that day.
 
     Args:
-        endpoint: Its headers and query values count as secrets.
+        endpoint: Its headers, its query values and what its tokens and
+            signatures are made from count as secrets.
         params: So do these.
         body: So do the texts of this JSON object.
-        passing: Gives secrets of the moment, such as a token. A link that has
-            one in it is not to be used again in another process.
+        passing: Gives secrets of the moment, such as a token, and none that is
+            configured. A link that has one in it is not to be used again in
+            another process.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Concealer:
         credentials = endpoint.credentials
         if credentials.basic is not None:
             secrets |= {f"basic:{part}": text for part, text in basic_secrets(credentials.basic)}
+        secrets |= dict(maker_secrets(endpoint))
         self._secrets = {
             name: text for name, text in secrets.items() if len(text) >= MIN_SECRET_CHARS
         }
@@ -189,33 +192,71 @@ def hide(text: str, secrets: Iterable[str]) -> str:
     return Spellings(secrets).hide(text)
 
 
-def secrets_of(credentials: Credentials) -> Iterator[str]:
-    """Give every text of a way to authenticate that nobody may see."""
+def oauth2_secrets(oauth2: OAuth2) -> list[tuple[str, str]]:
+    """Give what tokens are asked for with, by its names."""
+    given = [("client_secret", oauth2.client_secret), ("refresh_token", oauth2.refresh_token)]
+    named = [(f"oauth2:{name}", secret.reveal()) for name, secret in given if secret is not None]
+    return named + [(f"oauth2.extra:{name}", value.reveal()) for name, value in oauth2.extra]
+
+
+def jwt_bearer_secrets(jwt_bearer: JwtBearer) -> list[tuple[str, str]]:
+    """Give the key a line at a time, as a log might have it, and the rest, by their names."""
+    lines = jwt_bearer.private_key.reveal().splitlines()[1:-1]
+    named = [(f"jwt_bearer:key#{number}", line) for number, line in enumerate(lines)]
+    return named + [
+        (f"jwt_bearer.extra:{name}", value.reveal()) for name, value in jwt_bearer.extra
+    ]
+
+
+def signer_secrets(signer: Signer) -> list[tuple[str, str]]:
+    """Give a signer's options, any of which may be a key, by their names."""
+    return [(f"signer:{name}", value.reveal()) for name, value in signer.options]
+
+
+def maker_secrets(endpoint: Endpoint) -> list[tuple[str, str]]:
+    """Give what an endpoint's tokens and signatures are made from, by its names.
+
+    Not what the endpoint's address shows: Microsoft has the API's origin as
+    a parameter of the token request.
+    """
+    credentials = endpoint.credentials
+    named: list[tuple[str, str]] = []
+    if credentials.oauth2 is not None:
+        named += oauth2_secrets(credentials.oauth2)
+    if credentials.jwt_bearer is not None:
+        named += jwt_bearer_secrets(credentials.jwt_bearer)
+    if credentials.signer is not None:
+        named += signer_secrets(credentials.signer)
+    parts = urlsplit(endpoint.url)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    return [(name, text) for name, text in named if text not in {origin, f"{origin}/"}]
+
+
+def secrets_of(endpoint: Endpoint) -> Iterator[str]:
+    """Give every text of an endpoint's way to authenticate that nobody may see."""
+    credentials = endpoint.credentials
     if credentials.basic is not None:
         yield from (text for _, text in basic_secrets(credentials.basic))
     secrets = [credentials.bearer, credentials.api_key]
     if credentials.header is not None:
         yield from header_secrets(credentials.header[1].reveal())
         secrets.append(credentials.header[1])
-    oauth2, jwt_bearer, signer = credentials.oauth2, credentials.jwt_bearer, credentials.signer
-    if oauth2 is not None:
-        secrets += [oauth2.client_secret, oauth2.refresh_token]
-        secrets += [value for _, value in oauth2.extra]
-    if jwt_bearer is not None:
-        secrets += [value for _, value in jwt_bearer.extra]
-        # A line at a time, as a log might have it.
-        yield from jwt_bearer.private_key.reveal().splitlines()[1:-1]
-    if signer is not None:
-        secrets += [value for _, value in signer.options]
-    for token_url in (grant.token_url for grant in (oauth2, jwt_bearer) if grant is not None):
-        yield from (value for _, value in query_secrets(token_url))
-        yield from path_secrets(token_url)
+    yield from (text for _, text in maker_secrets(endpoint))
+    for grant in (credentials.oauth2, credentials.jwt_bearer):
+        if grant is not None:
+            yield from (value for _, value in query_secrets(grant.token_url))
+            yield from path_secrets(grant.token_url)
     yield from (secret.reveal() for secret in secrets if secret is not None)
 
 
 def is_concealed(text: str) -> bool:
     """Return whether text has marks that stand for secrets."""
     return "\0" in text
+
+
+def is_lost(text: str) -> bool:
+    """Return whether text had a secret of the moment in it."""
+    return _LOST_MARK in text
 
 
 def _spellings(secret: str) -> list[str]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, cast
 from flicker.events import IDENTITY_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flicker.events import Event
 
 RECENT_COUNT = 10_000
@@ -185,6 +187,13 @@ class DedupWindow:
         if latest or kept.keys() != self._carried.keys():
             self._packed = None
         self._carried, self._held, self._recent = kept, {}, {}
+
+    def forget(self, identities: Iterable[bytes]) -> None:
+        """Have events that were not shipped after all be unknown."""
+        self._packed = None
+        for identity in identities:
+            for known in (self._carried, self._held, self._recent):
+                known.pop(identity, None)
 
     def snapshot(self) -> list[bytes]:
         """Pack the three sets; unchanged, it costs nothing.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import traceback
 from abc import ABC, abstractmethod
 from datetime import datetime, timezone
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from flicker.conceal import (
     body_texts,
@@ -20,6 +23,8 @@ from flicker.conceal import (
 from flicker.spelling import Spellings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flicker.settings import Settings
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -51,24 +56,23 @@ def conceal_secrets(settings: Settings) -> None:
 
     Nothing is meant to log them; this is for what nobody thought of.
     """
-    secrets = Spellings(_secrets_of(settings))
+    secrets = _secrets_of(settings)
     for handler in logging.getLogger().handlers:
         if isinstance(handler.formatter, _Formatter):
-            handler.formatter.secrets = secrets
+            handler.formatter.look_for(secrets)
 
 
-def conceal_token(token: str, replaced: str | None) -> None:
-    """Have a token that was obtained replaced by stars too.
+def conceal_tokens(owner: object, tokens: Iterable[str]) -> None:
+    """Have tokens that were obtained replaced by stars too.
 
     Args:
-        token: The new one.
-        replaced: The one before it, which need not be looked for any more.
+        owner: Who obtained them; those it gave before are not looked for any more.
+        tokens: All that it has.
     """
+    present = tuple(tokens)
     for handler in logging.getLogger().handlers:
-        formatter = handler.formatter
-        if isinstance(formatter, _Formatter):
-            kept = (text for text in formatter.secrets.texts if text != replaced)
-            formatter.secrets = Spellings([token, *kept])
+        if isinstance(handler.formatter, _Formatter):
+            handler.formatter.look_for_tokens(owner, present)
 
 
 def _secrets_of(settings: Settings) -> set[str]:
@@ -77,7 +81,7 @@ def _secrets_of(settings: Settings) -> set[str]:
         for endpoint in (source.endpoint, source.destination.endpoint):
             for _, value in endpoint.headers:
                 texts |= {value.reveal(), *header_secrets(value.reveal())}
-            texts |= set(secrets_of(endpoint.credentials))
+            texts |= set(secrets_of(endpoint))
             texts |= {value for _, value in query_secrets(endpoint.url)}
             texts |= set(path_secrets(endpoint.url))
         texts |= {value.reveal() for _, value in source.params}
@@ -109,11 +113,30 @@ class _Entry(NamedTuple):
 
 
 class _Formatter(logging.Formatter, ABC):
-    secrets: Spellings
-
     def __init__(self) -> None:
         super().__init__()
-        self.secrets = Spellings(())
+        self._configured: frozenset[str] = frozenset()
+        self._tokens: WeakKeyDictionary[object, tuple[str, ...]] = WeakKeyDictionary()
+        self._secrets = Spellings(())
+        # Sources obtain tokens on threads of their own; whoever writes a line
+        # takes what is there.
+        self._looking_for = threading.Lock()
+
+    def look_for(self, configured: Iterable[str]) -> None:
+        """Replace these by stars, and no longer those given here before."""
+        with self._looking_for:
+            self._configured = frozenset(configured)
+            self._renew()
+
+    def look_for_tokens(self, owner: object, tokens: tuple[str, ...]) -> None:
+        """Replace these by stars, and no longer what the owner had before."""
+        with self._looking_for:
+            self._tokens[owner] = tokens
+            self._renew()
+
+    def _renew(self) -> None:
+        obtained = frozenset(chain.from_iterable(self._tokens.values()))
+        self._secrets = Spellings(self._configured | obtained)
 
     def format(self, record: logging.LogRecord) -> str:
         # Our own messages are constants, and a source's name is its name: a
@@ -144,7 +167,7 @@ class _Formatter(logging.Formatter, ABC):
     def _conceal(self, value: Any) -> Any:
         if isinstance(value, (int, float, bool, type(None))):
             return value
-        return self.secrets.hide(str(value))
+        return self._secrets.hide(str(value))
 
 
 class _TextFormatter(_Formatter):

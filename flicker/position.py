@@ -19,7 +19,7 @@ from flicker.pagination import Place
 from flicker.timefmt import format_rfc3339, parse_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from flicker.conceal import Concealer
     from flicker.settings import Pagination, Source
@@ -185,6 +185,23 @@ class Position:
     def ascending(self) -> bool:
         """Whether the oldest events were seen to come first."""
         return self.rises > ORDER_MAJORITY * self.falls
+
+    def list_again(self, entries: Collection[Pending]) -> None:
+        """Go back to where these entries are listed, and take them for unknown.
+
+        The dedup window knows the others, which were listed beside them.
+        """
+        self.window.forget(entry.identity for entry in entries)
+        instants = [entry.timestamp_ns for entry in entries if entry.timestamp_ns is not None]
+        scan = self.scan
+        if scan is not None and scan.rises and not scan.falls and scan.newest_ns is not None:
+            # In ascending order all up to here has been listed.
+            self.last_timestamp_ns = max(scan.newest_ns, self.last_timestamp_ns or 0)
+        if self.last_timestamp_ns is not None:
+            self.last_timestamp_ns = min([self.last_timestamp_ns, *instants])
+        if self.swept_ns is not None:
+            self.swept_ns = min([self.swept_ns, *instants])
+        self.scan = self.place = self.place_since = self.anchor = None
 
 
 def api_fingerprint(source: Source) -> str:

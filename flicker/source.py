@@ -14,7 +14,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from flicker.ahead import LookAhead
 from flicker.client import Client
-from flicker.conceal import Concealer, is_concealed
+from flicker.conceal import Concealer, is_concealed, is_lost
 from flicker.decode import ErrorBodyError, PageDecoder, UnreadablePageError
 from flicker.dedup import DedupWindow
 from flicker.entries import ATTEMPTS as ENTRY_ATTEMPTS
@@ -282,9 +282,12 @@ class ApiPartition(SourcePartition):
         return dump_position(self._scanner.position, self._fingerprint, self._concealer)
 
     def _drop_lost_entries(self, position: Position, *, is_same_api: bool) -> None:
-        """Drop the entries that today's configuration cannot ask for, and say so."""
+        """Drop the entries that cannot be asked for any more, and say why.
 
-        def is_lost(url: str) -> bool:
+        They are looked for in the listing again, which may have another link.
+        """
+
+        def is_outdated(url: str) -> bool:
             if self._source.fetch_each is None or is_concealed(url):
                 return True
             try:
@@ -294,14 +297,26 @@ class ApiPartition(SourcePartition):
                 return not is_same_api
             return False
 
-        kept = [entry for entry in position.pending if not is_lost(entry.url)]
-        if len(kept) < len(position.pending):
+        expired = [entry for entry in position.pending if is_lost(entry.url)]
+        outdated = [
+            entry for entry in position.pending if not is_lost(entry.url) and is_outdated(entry.url)
+        ]
+        if expired:
+            logger.warning(
+                "entries were listed and not fetched by a link with a token in it, which is not"
+                " kept; listing them again",
+                extra={"source": self._name, "entries": len(expired)},
+            )
+        if outdated:
             logger.error(
                 "entries were listed and not fetched before the configuration changed; they are"
-                " left out",
-                extra={"source": self._name, "entries": len(position.pending) - len(kept)},
+                " left out unless they are listed again",
+                extra={"source": self._name, "entries": len(outdated)},
             )
-        position.pending = kept
+        if expired or outdated:
+            lost = {*expired, *outdated}
+            position.pending = [entry for entry in position.pending if entry not in lost]
+            position.list_again(lost)
 
     def _is_finished(self) -> bool:
         return self._is_read

@@ -20,6 +20,7 @@ from flicker.request import PageRequest
 from flicker.settings import Credentials, Endpoint, Secret
 from tests.processes import CURSOR, Home, ids_of, make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
+from tests.servers.oauth import CLIENT_ID, CLIENT_SECRET, TokenServer
 from tests.servers.scripted import ScriptedApi
 from tests.test_recovery import Gate
 
@@ -431,6 +432,7 @@ class Blobs:
         self.shown = count
         self.gone: set[int] = set()
         self.origin = ""
+        self.query = ""
         self.fetched: Counter[int] = Counter()
         self._lock = threading.Lock()
 
@@ -449,7 +451,7 @@ class Blobs:
         return {
             "id": f"blob-{at}",
             "timestamp": self.events[at * self.size]["timestamp"],
-            "uri": f"{self.origin}/blob/{at}",
+            "uri": f"{self.origin}/blob/{at}{self.query}",
         }
 
 
@@ -586,6 +588,14 @@ class Shut:
         return self._blobs.respond(request)
 
 
+def oauth2_of(tokens: TokenServer) -> dict[str, Any]:
+    return {
+        "token_url": tokens.token_url,
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+    }
+
+
 def leave_pending(home: Home, siem: Destination, delivered: int) -> None:
     """Have a source deliver so much, and end with the rest listed and not fetched."""
     process = home.start()
@@ -642,5 +652,69 @@ def test_entries_of_another_api_are_left_out_loudly(home: Home) -> None:
             process = home.start()
             assert siem.wait_for(30, 60), process.stderr
             assert process.stop() == 0
-        assert "entries were listed and not fetched" in process.stderr
+        assert "entries were listed and not fetched before the configuration" in process.stderr
         assert "entries=4" in process.stderr
+
+
+@pytest.mark.parametrize("more", [{"resource": "ORIGIN"}, {"tenant": "events"}])
+def test_what_a_token_is_asked_for_with_may_stand_in_entries(
+    home: Home, more: dict[str, str]
+) -> None:
+    """T60, T67: as an origin or a tenant's name does in Office 365."""
+    blobs = Blobs(6)
+    shut = Shut(blobs, 2)
+    with TokenServer() as tokens, Destination() as siem:
+
+        def respond(request: Request) -> Response:
+            return tokens.refusal(request) or shut.respond(request)
+
+        with ScriptedApi(respond) as api:
+            blobs.origin, blobs.query = api.url, "?kind=events"
+            extra = {name: text.replace("ORIGIN", api.url) for name, text in more.items()}
+            oauth2 = {**oauth2_of(tokens), "extra": extra}
+            home.configure(blob_source(api, siem, headers=None, oauth2=oauth2))
+            leave_pending(home, siem, 20)
+            shut.is_open = True
+            # Nothing is listed a second time.
+            blobs.shown = 0
+            process = home.start()
+            assert once(siem, 60), process.stderr
+            assert process.stop() == 0
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_entries_with_a_token_in_their_link_are_listed_again(
+    home: Home, *, is_listed: bool
+) -> None:
+    """T60, T67: from the oldest of them on, whether or not the listing was read to its end."""
+    blobs = Blobs(6)
+    shut = Shut(blobs, 2)
+    with TokenServer() as tokens, Destination() as siem:
+
+        def respond(request: Request) -> Response:
+            refusal = tokens.refusal(request)
+            if refusal is not None or request.path != "/list":
+                return refusal or shut.respond(request)
+            blobs.query = f"?access_token={tokens.tokens[-1]}"
+            entries = [blobs.entry(at) for at in range(6)]
+            since = request.params.get("since", "").removesuffix("Z")
+            entries = [entry for entry in entries if str(entry["timestamp"]) >= since]
+            at = int(request.params.get("page", 0))
+            pages = [entries] if is_listed else [entries[:5], entries[5:]]
+            following = None if pages[at + 1 :] == [] else f"/list?since={since}&page={at + 1}"
+            return Response(body={"events": pages[at], "next": following})
+
+        with ScriptedApi(respond) as api:
+            pagination = {"pagination_type": "next_url", "next_url_field": "next"}
+            keys = {"headers": None, "oauth2": oauth2_of(tokens), "pagination": pagination}
+            home.configure(blob_source(api, siem, **keys))
+            leave_pending(home, siem, 20)
+            shut.is_open = True
+            process = home.start()
+            assert once(siem, 60), process.stderr
+            assert process.stop() == 0
+            assert "a link with a token in it, which is not kept" in process.stderr
+            assert f"entries={4 if is_listed else 3}" in process.stderr
+            assert "the configuration changed" not in process.stderr
+            assert blobs.fetched[0] == blobs.fetched[1] == 1
+            assert not any(token.encode() in registry_bytes(home) for token in tokens.tokens)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flicker.auth.static import request_headers
-from flicker.conceal import Concealer, hide, is_concealed, secrets_of
-from flicker.settings import Basic, Credentials, Endpoint, Secret
+from flicker.conceal import Concealer, hide, is_concealed, is_lost, secrets_of
+from flicker.settings import Basic, Credentials, Endpoint, JwtBearer, OAuth2, Secret, Signer
 
 SECRET = "s3 cr+t/=tok\u00e9n"
 
@@ -113,6 +113,48 @@ def test_every_configured_credential_is_concealed(endpoint: Endpoint, shown: str
 
 
 @pytest.mark.parametrize(
+    "credentials",
+    [
+        Credentials(
+            oauth2=OAuth2(
+                "http://h/",
+                "client",
+                client_secret=Secret("in-a-link"),
+                refresh_token=Secret("refresh-token"),
+            )
+        ),
+        Credentials(oauth2=OAuth2("http://h/", "client", refresh_token=Secret("in-a-link"))),
+        Credentials(oauth2=OAuth2("http://h/", "client", extra=(("x", Secret("in-a-link")),))),
+        Credentials(jwt_bearer=JwtBearer("http://h/", Secret("-----\nin-a-link\n-----"), "me")),
+        Credentials(
+            jwt_bearer=JwtBearer(
+                "http://h/", Secret("a-key"), "me", extra=(("x", Secret("in-a-link")),)
+            )
+        ),
+        Credentials(signer=Signer("a:b", (("x", Secret("in-a-link")),))),
+    ],
+)
+def test_what_tokens_are_asked_for_with_comes_back_into_links(credentials: Credentials) -> None:
+    """T67: it is the same after a restart, and a link without it is lost."""
+    endpoint = Endpoint("http://127.0.0.1/", credentials=credentials)
+    kept = Concealer(endpoint).conceal("http://127.0.0.1/blob/in-a-link/1")
+    assert "in-a-link" not in kept
+    assert not is_lost(kept)
+    assert Concealer(endpoint).restore(kept) == "http://127.0.0.1/blob/in-a-link/1"
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_apis_own_origin_is_no_secret(slash: str) -> None:
+    """Microsoft has it as the token request's `resource`; another value there is one."""
+    extra = (("resource", Secret(f"http://h{slash}")), ("x", Secret("http://other")))
+    credentials = Credentials(oauth2=OAuth2("http://login/", "client", extra=extra))
+    endpoint = Endpoint("http://h/logs", credentials=credentials)
+    assert hide("http://h/logs http://other/", secrets_of(endpoint)) == "http://h/logs ***/"
+    link = "http://h/logs?page=2"
+    assert Concealer(endpoint).conceal(link) == Concealer(endpoint).redact(link) == link
+
+
+@pytest.mark.parametrize(
     ("username", "password", "is_key"),
     [
         ("tskey-api", "", True),
@@ -130,9 +172,10 @@ def test_a_username_is_concealed_where_it_is_the_key(
 ) -> None:
     """T67: names of people and services are left to be read."""
     credentials = Credentials(basic=Basic(Secret(username), Secret(password)))
-    concealer = Concealer(Endpoint("http://h/", credentials=credentials))
+    endpoint = Endpoint("http://h/", credentials=credentials)
+    concealer = Concealer(endpoint)
     assert concealer.redact(f"no user {username}") == f"no user {'***' if is_key else username}"
-    assert (hide(username, secrets_of(credentials)) == "***") == is_key
+    assert (hide(username, secrets_of(endpoint)) == "***") == is_key
     kept = concealer.conceal(f"http://h/?user={username}")
     assert is_concealed(kept) == is_key
     assert concealer.restore(kept) == f"http://h/?user={username}"

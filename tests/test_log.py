@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
 
-from flicker.log import conceal_secrets, conceal_token, configure_logging
+from flicker.log import conceal_secrets, conceal_tokens, configure_logging
 from flicker.settings import (
     Basic,
     Credentials,
@@ -20,6 +24,9 @@ from flicker.settings import (
     Signer,
     Source,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 logger = logging.getLogger("flicker.test")
 
@@ -85,6 +92,38 @@ def test_what_is_logged_by_accident_is_concealed(
         assert json.dumps(text)[1:-1] not in said
 
 
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Have threads take turns as often as can be."""
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval_s)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_tokens_obtained_at_once_are_all_concealed(capsys: pytest.CaptureFixture[str]) -> None:
+    """T67: sources ask for theirs on threads of their own."""
+    configure_logging("info", "text")
+    conceal_secrets(Settings(()))
+    owners = [Owner() for _ in range(8)]
+    started = threading.Barrier(len(owners))
+
+    def obtain(number: int, turn: int) -> None:
+        started.wait(30)
+        conceal_tokens(owners[number], [f"token-{number}-{turn}-{each}" for each in range(50)])
+
+    with ThreadPoolExecutor(len(owners)) as pool:
+        for turn in range(100):
+            list(pool.map(obtain, range(len(owners)), [turn] * len(owners)))
+            logger.info("got", extra={f"t{n}": f"token-{n}-{turn}-49" for n in range(len(owners))})
+    assert "token" not in capsys.readouterr().err
+
+
+class Owner:
+    """Of tokens."""
+
+
 def test_the_net_knows_other_spellings_and_places(capsys: pytest.CaptureFixture[str]) -> None:
     """T67: as a server may have escaped what it quotes."""
     secret = Secret("key/Core+Z=")
@@ -97,7 +136,7 @@ def test_the_net_knows_other_spellings_and_places(capsys: pytest.CaptureFixture[
     source = Source("s", endpoint, Destination(siem), params=(("p", secret),))
     configure_logging("debug", "text")
     conceal_secrets(Settings((source,)))
-    conceal_token("tok/en+1", None)
+    conceal_tokens(Owner(), ["tok/en+1"])
     logger.info("got %s", r"key%2FCore%2BZ%3D, key\/Core\u002bZ=, tok%2Fen%2B1")
     assert capsys.readouterr().err.endswith("got ***, ***, ***\n")
     for text in ["0123456789abcdef-path", "0123456789abcdef-query", "a-session", "in-a-header"]:
@@ -131,12 +170,16 @@ def test_what_tokens_and_signatures_are_made_from_is_concealed(
     secrets = ["in-the-token-url", "client-secret", "refresh-token", "an-extra", "line-of-key"]
     for text in [*secrets, "signer-key"]:
         logger.info("got %s", text)
-    conceal_token("first-token", None)
+    one, other = Owner(), Owner()
+    conceal_tokens(one, ["first-token"])
     logger.info("got %s", "first-token")
-    conceal_token("second-token", "first-token")
-    logger.info("got %s", "second-token")
-    conceal_token("a", "second-token")
+    conceal_tokens(one, ["second-token"])
+    conceal_tokens(other, ["second-token", "others-token"])
+    conceal_tokens(one, ["a"])
+    for text in ("second-token", "others-token", "client-secret"):
+        logger.info("got %s", text)
     lines = capsys.readouterr().err.splitlines()
-    assert [line.partition("got ")[2] for line in lines] == ["***"] * 8
-    logger.info("a %s", "after")
-    assert "a after" in capsys.readouterr().err
+    assert [line.partition("got ")[2] for line in lines] == ["***"] * 10
+    for text in ("first-token", "after"):
+        logger.info("got %s", text)
+        assert capsys.readouterr().err.endswith(f"got {text}\n")

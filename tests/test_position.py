@@ -104,6 +104,28 @@ def test_all_of_a_position_survives() -> None:
         assert {name for name, value in vars(made).items() if value == blank[name]} <= {"pages"}
 
 
+@pytest.mark.parametrize(("falls", "read_to_ns"), [(0, NOON_NS + 9), (1, NOON_NS + 5)])
+@pytest.mark.parametrize("before_ns", [0, 7, None])
+def test_entries_are_listed_again_from_the_oldest_on(
+    falls: int, read_to_ns: int, before_ns: int | None
+) -> None:
+    """T60: or from where the source was read to in order, if that is earlier."""
+    at_ns = None if before_ns is None else NOON_NS + before_ns
+    entries = [Pending(b"a" * 16, "/1", at_ns), Pending(b"b" * 16, "/2", None)]
+    position = Position(
+        DedupWindow.knowing("s", [b"a" * 16, b"b" * 16, b"c" * 16]),
+        last_timestamp_ns=NOON_NS + 5,
+        swept_ns=NOON_NS + 6,
+        place=Place("cursor", "x"),
+        scan=Scan(Place("cursor", "y"), 0, newest_ns=NOON_NS + 9, rises=True, falls=falls),
+    )
+    position.list_again(entries)
+    assert position.last_timestamp_ns == min(read_to_ns, at_ns or read_to_ns)
+    assert position.swept_ns == min(NOON_NS + 6, at_ns or NOON_NS + 6)
+    assert position.place is position.scan is None
+    assert [position.window.knows(letter * 16) for letter in (b"a", b"b", b"c")] == [0, 0, 1]
+
+
 def test_no_secret_is_kept() -> None:
     """T67 the token that a link repeats is filled in again with that of the day."""
     state = dump_position(full_position(), "f", CONCEALER)

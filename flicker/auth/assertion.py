@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jwt
 
 from flicker.auth.tokens import TokenRequest
+from flicker.conceal import jwt_bearer_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +77,9 @@ class AssertionGrant:
         """Need nothing."""
 
     def secrets(self) -> list[str]:
-        """Give what the key consists of, line by line."""
-        settings = self._settings
-        lines = settings.private_key.reveal().splitlines()[1:-1]
-        return [*lines, *(value.reveal() for _, value in settings.extra)]
+        """Give what is configured."""
+        return [text for _, text in jwt_bearer_secrets(self._settings)]
+
+    def obtained(self) -> list[str]:
+        """Give nothing: an answer has no more than a token."""
+        return []

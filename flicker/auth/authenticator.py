@@ -48,4 +48,4 @@ class Authenticator(Protocol):
         """
 
     def secrets(self) -> Iterable[str]:
-        """Give what nobody may see of the present credentials."""
+        """Give what nobody may see and is not configured, such as the present token."""

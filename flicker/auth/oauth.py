@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flicker.auth.tokens import TokenRequest
+from flicker.conceal import oauth2_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,11 +56,13 @@ class OAuth2Grant:
         self._refresh_token = _text(self._settings.refresh_token)
 
     def secrets(self) -> list[str]:
-        """Give secret and refresh token."""
-        settings = self._settings
-        texts = [_text(settings.client_secret), _text(settings.refresh_token), self._refresh_token]
-        texts += [value.reveal() for _, value in settings.extra]
-        return [text for text in texts if text]
+        """Give what is configured."""
+        return [text for _, text in oauth2_secrets(self._settings)]
+
+    def obtained(self) -> list[str]:
+        """Give the refresh token that replaced the configured one."""
+        token = self._refresh_token
+        return [] if token is None or token == _text(self._settings.refresh_token) else [token]
 
 
 def _text(secret: Secret | None) -> str | None:

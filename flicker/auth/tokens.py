@@ -82,7 +82,10 @@ class Grant(Protocol):
         """Take note that what the token was asked for with is not good, or not any more."""
 
     def secrets(self) -> list[str]:
-        """Give what nobody may see."""
+        """Give what nobody may see of what is configured."""
+
+    def obtained(self) -> list[str]:
+        """Give what nobody may see of what answers gave for the next request."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +145,8 @@ class BearerTokens:
         return True
 
     def secrets(self) -> list[str]:
-        """Give the last few tokens, and what they are asked for with."""
-        return [*self._grant.secrets(), *self._recent]
+        """Give the last few tokens, and what the next is asked for with and was obtained."""
+        return [*self._grant.obtained(), *self._recent]
 
     def _shared(self, answers: int) -> _Token | None:
         """Give what another thread was told, None if nobody has asked in between."""
@@ -156,20 +159,20 @@ class BearerTokens:
 
     def _ask(self) -> _Token:
         failure: RequestError | None = None
-        old = self._token
         try:
             token = self._read(self._send(self._grant.request()))
         except RequestError as error:
             failure = error
             raise
         else:
+            self._recent.append(token.text)
+            # Before anybody can use it.
+            log.conceal_tokens(self, self.secrets())
             with self._lock:
                 self._token = token
-                self._recent.append(token.text)
         finally:
             self._failure = failure
             self._answers += 1
-        log.conceal_token(token.text, None if old is None else old.text)
         return token
 
     def _send(self, request: TokenRequest) -> Reply:
@@ -233,7 +236,7 @@ class BearerTokens:
         return _Token(text, time.monotonic() + good_s)
 
     def _shown(self, code: str) -> str:
-        code = hide(code, self._grant.secrets())
+        code = hide(code, [*self._grant.secrets(), *self._grant.obtained()])
         return code if _CODE.match(code.replace("***", "")) else "of its own"
 
     def _failed(self, detail: str) -> str:

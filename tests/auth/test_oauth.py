@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from base64 import b64encode
@@ -13,9 +14,10 @@ from urllib.parse import quote_plus
 import pytest
 
 from flicker.auth.shared import Authenticators
-from flicker.auth.tokens import BearerTokens
+from flicker.auth.tokens import RECENT_TOKENS, BearerTokens
 from flicker.demo.servers import Request, Response
 from flicker.errors import HumanNeededError, RequestError, RetryableError
+from flicker.log import configure_logging
 from flicker.settings import Credentials, OAuth2, Secret
 from tests.auth.asking import Asker
 from tests.processes import wait_until
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LIMIT_S = 45.0
+
+logger = logging.getLogger("flicker.test")
 
 
 @pytest.fixture
@@ -236,7 +240,11 @@ def test_who_waits_for_a_token_shares_the_failure(tokens: TokenServer, api: Scri
     assert len(tokens.requests) == 1
 
 
-def test_a_refresh_token_that_is_replaced_is_used_from_then_on() -> None:
+def test_a_refresh_token_that_is_replaced_is_used_from_then_on_and_concealed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """T67: in the log as in what servers say."""
+    configure_logging("info", "text")
     good = ["first-refresh-token"]
 
     def check(params: dict[str, str]) -> str | None:
@@ -252,6 +260,9 @@ def test_a_refresh_token_that_is_replaced_is_used_from_then_on() -> None:
         tokens.more = {"refresh_token": "second-refresh-token"}
         assert asker.ask() == 200
         good.append("second-refresh-token")
+        logger.info("got %s", good[-1])
+        assert capsys.readouterr().err.endswith("got ***\n")
+        assert asker.client.redact(f"got {good[-1]} for {good[0]}") == "got *** for ***"
         tokens.revoke()
         tokens.more = {}
         assert asker.ask() == 200
@@ -360,6 +371,27 @@ def test_present_tokens_are_taken_out_of_what_servers_say(
     assert asker.ask() == 200
     said = f"no {tokens.tokens[0]} and no s3cret%2Fof+client%2B1, please"
     assert asker.client.redact(said) == "no *** and no ***, please"
+
+
+def test_the_log_conceals_the_last_few_tokens_and_forgets_the_others(
+    tokens: TokenServer, api: ScriptedApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """T67: whether they were refused or grew old; what is looked for must not grow for ever."""
+    configure_logging("info", "text")
+    asker = Asker(api.url, oauth2(tokens))
+    for _ in range(RECENT_TOKENS):
+        tokens.revoke()
+        assert asker.ask() == 200
+    tokens.expires_in = 0.001
+    tokens.revoke()
+    for _ in range(RECENT_TOKENS):
+        assert asker.ask() == 200
+    capsys.readouterr()
+    for token in tokens.tokens:
+        logger.info("got %s", token)
+    shown = [line.partition("got ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert shown == [*tokens.tokens[:-RECENT_TOKENS], *["***"] * RECENT_TOKENS]
+    assert len(shown) > RECENT_TOKENS
 
 
 def test_no_token_follows_a_redirect_off_the_origin(tokens: TokenServer) -> None:

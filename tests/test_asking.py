@@ -714,7 +714,9 @@ def test_entries_with_a_token_in_their_link_are_listed_again(
             assert once(siem, 60), process.stderr
             assert process.stop() == 0
             assert "a link with a token in it, which is not kept" in process.stderr
-            assert f"entries={4 if is_listed else 3}" in process.stderr
+            # The listing may have been read on beside the entries that were put off.
+            counts = (4,) if is_listed else (3, 4)
+            assert any(f"entries={count}" in process.stderr for count in counts)
             assert "the configuration changed" not in process.stderr
             assert blobs.fetched[0] == blobs.fetched[1] == 1
             assert not any(token.encode() in registry_bytes(home) for token in tokens.tokens)

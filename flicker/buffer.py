@@ -109,7 +109,7 @@ class BufferLogic(StatefulBatchLogic[RecordPage | Flush, Batch | Flush, dict[str
         return {
             "version": STATE_VERSION,
             "source": self._name,
-            "records": [tuple(record) for record in self._records],
+            "records": [(record.identity, record.body) for record in self._records],
             "first_at": self._first_at.timestamp() if self._first_at else None,
         }
 

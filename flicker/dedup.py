@@ -106,7 +106,9 @@ class DedupWindow:
         if (
             len(known) < len(events)
             or None in known.values()
-            or not all(map(known.keys().isdisjoint, (self._held, self._recent, self._carried)))
+            or not known.keys().isdisjoint(self._recent.keys())
+            or not known.keys().isdisjoint(self._held.keys())
+            or not known.keys().isdisjoint(self._carried.keys())
         ):
             return [e for e in events if self.is_new(e.identity, e.timestamp_ns, floor_ns)]
         instants = cast("dict[bytes, int]", known)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from hashlib import blake2b
 from itertools import repeat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from flicker.json_fields import compile_columns, compile_fields
 from flicker.json_text import (
@@ -36,10 +37,11 @@ ELEMENT_DIGITS = 16
 """Of its identity, in the id of a record's part: 64 bits tell the parts of one record apart."""
 
 _PLACEHOLDERS = frozenset({b"", b"0"})
+_BETWEEN = b'"\n"'
 _new_digest = blake2b(digest_size=IDENTITY_BYTES, person=b"id").copy
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One entry of the vendor's log.
 
     Attributes:
@@ -128,18 +130,17 @@ class EventReader:
             instants = _instants_of(columns[self._timestamp_at])
         if self._message_at is not None:
             messages = _messages_of(columns[self._message_at])
-        plain = _plain_strings(columns[self._id_at]) if self._id_at is not None else None
-        if plain is not None and _PLACEHOLDERS.isdisjoint(plain):
-            identities, ids = _digests(plain), [event_id.decode() for event_id in plain]
+        joined = _plain_strings(columns[self._id_at]) if self._id_at is not None else None
+        plain = [] if joined is None else joined.split(_BETWEEN)
+        if joined is not None and _PLACEHOLDERS.isdisjoint(plain):
+            identities, ids = _digests(plain), joined.decode().split(_BETWEEN.decode())
         else:
             pairs = [
                 _identify(event_id, raw)
                 for event_id, raw in zip(self._ids_of(columns, len(entries)), entries, strict=True)
             ]
             identities, ids = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        rows = zip(identities, ids, instants, messages, entries)  # noqa: B905 - two may be endless
-        # What Event(...) does, without its way of naming arguments.
-        return [tuple.__new__(Event, row) for row in rows]
+        return list(map(Event, identities, ids, instants, messages, entries))
 
     def _ids_of(self, columns: list[Column], count: int) -> Iterable[str | None]:
         if self._id_at is not None:
@@ -204,11 +205,11 @@ class EventReader:
                     record.identity + met + element, digest_size=IDENTITY_BYTES, person=b"element"
                 ).digest()
                 event_id = f"{record.id}:{identity.hex()[:ELEMENT_DIGITS]}"
-                event = event._replace(identity=identity, id=event_id)
+                event = replace(event, identity=identity, id=event_id)
             if event.timestamp_ns is None:
-                event = event._replace(timestamp_ns=record.timestamp_ns)
+                event = replace(event, timestamp_ns=record.timestamp_ns)
             if event.message == b"null":
-                event = event._replace(message=record.message)
+                event = replace(event, message=record.message)
             events.append(event)
         return events
 
@@ -228,7 +229,7 @@ def confined(event: Event, within: bytes) -> Event:
     if _has_id(event):
         return event
     identity = blake2b(event.identity, digest_size=IDENTITY_BYTES, key=within).digest()
-    return event._replace(identity=identity, id=identity.hex())
+    return replace(event, identity=identity, id=identity.hex())
 
 
 def tell_repeats_apart(events: list[Event]) -> list[Event]:
@@ -248,7 +249,7 @@ def tell_repeats_apart(events: list[Event]) -> list[Event]:
                 digest_size=IDENTITY_BYTES,
                 person=b"repeat",
             ).digest()
-            told.append(event._replace(identity=identity, id=identity.hex()))
+            told.append(replace(event, identity=identity, id=identity.hex()))
         else:
             told.append(event)
     return told
@@ -290,9 +291,9 @@ def _digests(ids: list[bytes]) -> list[bytes]:
 
 
 def _instants_of(column: Column) -> list[int | None]:
-    plain = _plain_strings(column)
-    if plain is not None:
-        return parse_timestamps([text.decode() for text in plain])
+    joined = _plain_strings(column)
+    if joined is not None:
+        return parse_timestamps(joined.decode().split(_BETWEEN.decode()))
     texts = [scalar_text(present(token)) for token in column]
     return [None if text is None else parse_timestamp(text) for text in texts]
 
@@ -304,8 +305,8 @@ def _messages_of(column: Column) -> list[bytes]:
     return [_message_of(present(token)) for token in column]
 
 
-def _plain_strings(column: Column) -> list[bytes] | None:
-    """Give what JSON strings hold, if all are strings without escapes."""
+def _plain_strings(column: Column) -> bytes | None:
+    """Give what JSON strings hold, with `_BETWEEN` between them, if none has escapes."""
     try:
         joined = b"\n".join(column)  # type: ignore[arg-type] # a gap is a TypeError
     except TypeError:
@@ -313,8 +314,7 @@ def _plain_strings(column: Column) -> list[bytes] | None:
     # With two quotes for each, none has more, and none is in a list or an object.
     if b"\\" in joined or joined.count(b'"') != 2 * len(column) or joined[:1] != b'"':
         return None
-    parts = joined[1:-1].split(b'"\n"')
-    return parts if len(parts) == len(column) else None
+    return joined[1:-1] if joined.count(_BETWEEN) == len(column) - 1 else None
 
 
 def _split(column: Column) -> list[bytes] | None:

@@ -6,7 +6,11 @@ pickled, and between operators every item is a call.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from flicker.events import split_identities
 
 if TYPE_CHECKING:
     from flicker.events import Event
@@ -19,7 +23,7 @@ class EventPage(NamedTuple):
     events: list[Event]
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """An event as it goes out.
 
     Attributes:
@@ -31,17 +35,44 @@ class Record(NamedTuple):
     body: bytes
 
 
+def pack_records(records: list[Record]) -> list[Any]:
+    """Give records as builtins: identities end to end, and bodies."""
+    identities = b"".join([record.identity for record in records])
+    return [identities, [record.body for record in records]]
+
+
+def unpack_records(identities: bytes, bodies: list[bytes]) -> list[Record]:
+    """Give the records that `pack_records` gave as builtins."""
+    return [Record(*pair) for pair in zip(split_identities(identities), bodies, strict=True)]
+
+
 class RecordPage(NamedTuple):
     """Records on their way to the buffer."""
 
     source: str
     records: list[Record]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross to another process in a few large pieces."""
+        return _load_page, (self.source, *pack_records(self.records))
+
 
 class Batch(NamedTuple):
     """One shipment."""
 
     records: list[Record]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross to another process in a few large pieces."""
+        return _load_batch, tuple(pack_records(self.records))
+
+
+def _load_page(source: str, identities: bytes, bodies: list[bytes]) -> RecordPage:
+    return RecordPage(source, unpack_records(identities, bodies))
+
+
+def _load_batch(identities: bytes, bodies: list[bytes]) -> Batch:
+    return Batch(unpack_records(identities, bodies))
 
 
 class Mark(NamedTuple):

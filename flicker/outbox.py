@@ -22,13 +22,14 @@ from flicker.auth.static import request_headers
 from flicker.client import EXCERPT_CHARS, raise_for_delivery
 from flicker.errors import HumanNeededError, RefusedError, RequestError
 from flicker.events import split_identities
-from flicker.items import Record
+from flicker.items import pack_records, unpack_records
 from flicker.log import fault_facts
 from flicker.position import STATE_VERSION, check_version
 from flicker.render import CONTENT_TYPES, batch_body
 
 if TYPE_CHECKING:
     from flicker.client import Client
+    from flicker.items import Record
     from flicker.journal import AckJournal
     from flicker.runtime import Runtime
     from flicker.settings import Destination, Endpoint
@@ -81,10 +82,7 @@ class _Shipment:
     def pack(self) -> list[Any]:
         """Give it as builtins."""
         if self.packed is None:
-            self.packed = [
-                b"".join(record.identity for record in self.records),
-                [record.body for record in self.records],
-            ]
+            self.packed = pack_records(self.records)
         return self.packed
 
 
@@ -150,8 +148,7 @@ class Outbox:
         if resume_state is not None:
             self._delivered.update(split_identities(resume_state["delivered"]))
             for identities, bodies in resume_state["batches"]:
-                ids = split_identities(identities)
-                self.add([Record(*pair) for pair in zip(ids, bodies, strict=True)])
+                self.add(unpack_records(identities, bodies))
 
     @property
     def owed(self) -> int:

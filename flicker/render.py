@@ -33,15 +33,21 @@ def compile_renderer(source_name: str) -> Callable[[EventPage], RecordPage]:
     encode = msgspec.json.Encoder().encode
     join = b"".join
 
+    def when_of(text: str | None) -> bytes:
+        return _NO_INSTANT if text is None else f',"timestamp":"{text}","message":'.encode()
+
     def render(page: EventPage) -> RecordPage:
-        texts = format_rfc3339_all([event.timestamp_ns for event in page.events])
-        records = []
-        for event, text in zip(page.events, texts, strict=True):
-            identity, event_id, _, message, raw = event
-            when = _NO_INSTANT if text is None else b',"timestamp":"%b","message":' % text.encode()
-            body = join((head, encode(event_id), when, message, _EVENT, raw, b"}"))
-            # What Record(...) does, without its way of naming arguments.
-            records.append(tuple.__new__(Record, (identity, body)))
+        events = page.events
+        texts = format_rfc3339_all([event.timestamp_ns for event in events])
+        records = [
+            Record(
+                event.identity,
+                join(
+                    (head, encode(event.id), when_of(text), event.message, _EVENT, event.raw, b"}")
+                ),
+            )
+            for event, text in zip(events, texts, strict=True)
+        ]
         return RecordPage(page.source, records)
 
     return render

@@ -61,13 +61,23 @@ class DedupWindow:
         self._recent_count = RECENT_COUNT
         self._page_events = 0
         self._packed: list[bytes] | None = None
+        self._is_unread = False
         self._warned = False
 
+    def _read(self) -> None:
+        """Unpack what `restore` was given: a thousand windows take ten seconds."""
+        if self._is_unread and self._packed is not None:
+            self._is_unread = False
+            packed = iter(self._packed)
+            self._carried, self._recent, self._held = map(_unpack, packed, packed)
+
     def __len__(self) -> int:
+        self._read()
         return len(self._carried) + len(self._held) + len(self._recent)
 
     def knows(self, identity: bytes) -> bool:
         """Tell whether an event is remembered, without remembering it."""
+        self._read()
         return identity in self._held or identity in self._recent or identity in self._carried
 
     def is_new(self, identity: bytes, timestamp_ns: int | None, floor_ns: int | None) -> bool:
@@ -79,6 +89,7 @@ class DedupWindow:
                 the event, since nothing tells when they will stop to.
             floor_ns: Instant, EVERYTHING or NOTHING.
         """
+        self._read()
         if identity in self._held or identity in self._recent:
             return False
         self._packed = None
@@ -102,6 +113,7 @@ class DedupWindow:
         """
         if not events:
             return events
+        self._read()
         known = {event.identity: event.timestamp_ns for event in events}
         if (
             len(known) < len(events)
@@ -132,6 +144,7 @@ class DedupWindow:
             beside: Identities that the source keeps elsewhere, for the bound
                 on all of them.
         """
+        self._read()
         self._page_events = max(self._page_events, page_events)
         self._recent_count = max(RECENT_COUNT, 2 * self._page_events)
         if floor_ns is not EVERYTHING and len(self._held) > self._recent_count:
@@ -168,6 +181,7 @@ class DedupWindow:
             floor_ns: Instant that the next scan asks from, EVERYTHING or
                 NOTHING.
         """
+        self._read()
         if not self._held and not self._recent and floor_ns == NOTHING:
             return
         latest = {**self._recent, **self._held}
@@ -192,6 +206,7 @@ class DedupWindow:
 
     def forget(self, identities: Iterable[bytes]) -> None:
         """Have events that were not shipped after all be unknown."""
+        self._read()
         self._packed = None
         for identity in identities:
             for known in (self._carried, self._held, self._recent):
@@ -222,10 +237,8 @@ class DedupWindow:
     def restore(cls, source: str, packed: list[bytes]) -> DedupWindow:
         """Rebuild from what `snapshot` returned."""
         window = cls(source)
-        window._carried, window._recent, window._held = (
-            _unpack(identities, instants)
-            for identities, instants in zip(packed[::2], packed[1::2], strict=True)
-        )
+        window._packed = packed
+        window._is_unread = True
         return window
 
 

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from flicker.runtime import Runtime
     from flicker.settings import Destination, Endpoint
 
-MAX_BYTES = 64 * 1024 * 1024
-"""Bytes owed at which a source pauses, whatever `max_queue_size` says."""
+MAX_BYTES = 16 * 1024 * 1024
+"""Bytes owed at which a source pauses, whatever `max_queue_size` says: while its
+destination is behind, each snapshot writes them anew."""
 
 FORGET_S = 60.0
 """Seconds after which what no scan brought again is taken to be gone."""

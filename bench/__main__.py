@@ -57,7 +57,7 @@ def main() -> int:
     try:
         install()
         if args.quick:
-            return quick.check()
+            return quick.check(args.output)
         return _measure(args)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -56,6 +56,9 @@ PAUSE_S = 0.05
 STAGGER_S = 0.001
 """Between the first polls of two sources of a worker."""
 
+IDLE_PAGES = 3
+"""Pages of a poll without news that a restart may read once more."""
+
 CURSOR_REFUSALS = frozenset({400, 404, 410, 422})
 OFFSET_REFUSALS = frozenset({400, 416, 422})
 NOT_FOUND = 404
@@ -262,6 +265,9 @@ class ApiPartition(SourcePartition):
         self._due_at = time.monotonic() + stagger_s
         self._poll_started_at = self._due_at
         self._typical_s = 0.0
+        # Pages with new events, and the last snapshot that was taken between two polls.
+        self._news = 0
+        self._rest: tuple[tuple[object, ...], dict[str, Any]] | None = None
         self._is_polling = False
         self._failures = 0
         # Scans broken off without progress since one ended: a cursor that is
@@ -278,8 +284,31 @@ class ApiPartition(SourcePartition):
         )
 
     def snapshot(self) -> dict[str, Any]:
-        """Give the position."""
-        return dump_position(self._scanner.position, self._fingerprint, self._concealer)
+        """Give the position.
+
+        A poll that has found nothing new does not show: its state would differ
+        from the one before and after it, and be written and uploaded for that.
+        """
+        position = self._scanner.position
+        scan = position.scan
+        facts = (
+            self._news,
+            position.last_timestamp_ns,
+            position.place,
+            position.place_since,
+            position.anchor,
+            position.start_ns,
+            position.swept_ns,
+            position.shifts,
+            position.pending.copy(),
+        )
+        if scan is not None and scan.pages <= IDLE_PAGES and self._rest is not None:
+            known, state = self._rest
+            if known == facts:
+                return state
+        state = dump_position(position, self._fingerprint, self._concealer)
+        self._rest = (facts, state) if state["scan"] is None else None
+        return state
 
     def _drop_lost_entries(self, position: Position, *, is_same_api: bool) -> None:
         """Drop the entries that cannot be asked for any more, and say why.
@@ -465,16 +494,7 @@ class ApiPartition(SourcePartition):
         self._failures = 0
         if not self._restarts:
             self._said = None
-        if fetch.page.skipped:
-            logger.warning(
-                "entries that are null were skipped",
-                extra={"source": self._name, "entries": fetch.page.skipped},
-            )
-        if fetch.page.undecoded:
-            logger.warning(
-                "entries without JSON at decode_field are shipped as they are",
-                extra={"source": self._name, "entries": fetch.page.undecoded},
-            )
+        self._warn_of_entries(fetch.page)
         if self._is_listed and scanner.pending is None:
             self._end_poll(outbox)
         logger.debug(
@@ -486,7 +506,22 @@ class ApiPartition(SourcePartition):
                 "new": len(events),
             },
         )
-        return [(self._name, EventPage(self._name, events))] if events else []
+        if not events:
+            return []
+        self._news += 1
+        return [(self._name, EventPage(self._name, events))]
+
+    def _warn_of_entries(self, page: Page) -> None:
+        if page.skipped:
+            logger.warning(
+                "entries that are null were skipped",
+                extra={"source": self._name, "entries": page.skipped},
+            )
+        if page.undecoded:
+            logger.warning(
+                "entries without JSON at decode_field are shipped as they are",
+                extra={"source": self._name, "entries": page.undecoded},
+            )
 
     def _end_poll(self, outbox: Outbox | None) -> None:
         self._ahead.drop()

@@ -350,6 +350,42 @@ def test_a_fault_of_ours_is_logged_without_what_it_quotes(
     ]
 
 
+# What is kept
+
+
+@pytest.mark.parametrize("is_news", [False, True])
+def test_a_poll_without_news_does_not_show(is_news: bool) -> None:
+    """T01 but one with news does, as soon as it was given out."""
+    release = threading.Event()
+    polls = 0
+
+    def answer(request: Request) -> Response:
+        nonlocal polls
+        at = int(request.params.get("offset", 0))
+        polls += at == 0
+        if polls < 2:
+            return Response(body={"events": events(1, 2)[at:]})
+        if at == 0:
+            return Response(body={"events": events(2, 3) if is_news else events(2)})
+        release.wait(LIMIT_S)
+        return Response(body={"events": []})
+
+    with ScriptedApi(answer) as api:
+        drive = Drive(source_of(api.url, OFFSET))
+        drive.until(lambda: polls == 1 and drive.ids and not drive.part._is_polling)
+        rest = drive.part.snapshot()
+        assert rest["scan"] is None
+        drive.until(lambda: polls == 2 and drive.part._scanner.is_mid_scan)
+        during = drive.part.snapshot()
+        assert (during == rest) == (not is_news)
+        assert (during["scan"] is None) == (not is_news)
+        release.set()
+        again = Drive(source_of(api.url, OFFSET), resume_state=during)
+        again.until(lambda: again.part._is_polling)
+        again.until(lambda: not again.part._is_polling)
+        assert again.ids == []
+
+
 # On time
 
 

@@ -43,6 +43,25 @@ class Call:
     sockets: list[socket.socket] = field(default_factory=list)
     is_broken_off: bool = False
     is_head_cut: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _is_over: bool = False
+
+    def end(self) -> None:
+        """Be over: the connection may serve another call from now on."""
+        with self._lock:
+            self._is_over = True
+        for sock in self.sockets:
+            sock.close()
+
+    def break_off(self) -> None:
+        """Shut its sockets, unless it is over."""
+        with self._lock:
+            if self._is_over:
+                return
+            self.is_broken_off = True
+            for sock in list(self.sockets):
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
 
 class _Calls:
@@ -67,21 +86,25 @@ class _Calls:
     def running(self, call: Call) -> Iterator[None]:
         """Watch over this thread's request."""
         self._local.call = call
+        # One step under the interpreter's lock; with one of ours, hundreds of
+        # threads would stand in line for it.
+        self._running.add(call)
+        if self._sweeper is None:
+            self._start_sweeper()
+        try:
+            yield
+        finally:
+            self._local.call = None
+            self._running.discard(call)
+            call.end()
+
+    def _start_sweeper(self) -> None:
         with self._lock:
-            self._running.add(call)
             if self._sweeper is None:
                 self._sweeper = threading.Thread(
                     target=self._sweep, name="flicker-deadlines", daemon=True
                 )
                 self._sweeper.start()
-        try:
-            yield
-        finally:
-            self._local.call = None
-            with self._lock:
-                self._running.discard(call)
-            for sock in call.sockets:
-                sock.close()
 
     def use(self, sock: socket.socket) -> None:
         """Note the socket that this thread's request waits on."""
@@ -94,14 +117,9 @@ class _Calls:
         pause = threading.Event()
         while not pause.wait(SWEEP_S):
             now = time.monotonic()
-            # Under the lock: a call that ended keeps its connection.
-            with self._lock:
-                for call in self._running:
-                    if call.deadline < now:
-                        call.is_broken_off = True
-                        for sock in list(call.sockets):
-                            with suppress(OSError):
-                                sock.shutdown(socket.SHUT_RDWR)
+            for call in self._running.copy():
+                if call.deadline < now:
+                    call.break_off()
 
 
 calls = _Calls()

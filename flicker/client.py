@@ -276,6 +276,13 @@ class Client:
     def _failure(self, error: Exception, *, in_time: bool) -> RequestError:
         """Classify; the libraries' own messages hold URLs, query and all."""
         host = urlsplit(self._endpoint.url).netloc
+        tls = self._endpoint.tls
+        files = (tls.cert_path, tls.key_path, tls.ca_cert_path)
+        is_missing = any(path is not None and not path.exists() for path in files)
+        # As requests says it when a path leads nowhere, such as that of REQUESTS_CA_BUNDLE.
+        if is_missing or (type(error) is OSError and error.strerror is None):
+            message = "a file named in tls cannot be found. Check cert_path, key_path, ca_cert_path"
+            return HumanNeededError(message)
         chain: list[BaseException] = [error]
         while chain[-1] is not None and len(chain) < 12:
             last = chain[-1]
@@ -303,10 +310,6 @@ class Client:
             return RetryableError(f"the name of {host} cannot be resolved")
         if "IncompleteRead" in kinds or "ProtocolError" in kinds or "ChunkedEncodingError" in kinds:
             return RetryableError(f"the connection to {host} broke before the answer was complete")
-        if type(error) is OSError and error.strerror is None:
-            # As requests says it when a path leads nowhere.
-            message = "a file named in tls cannot be found. Check cert_path, key_path, ca_cert_path"
-            return HumanNeededError(message)
         reasons = [link.strerror for link in chain if isinstance(link, OSError) and link.strerror]
         reason = reasons[-1] if reasons else type(error).__name__
         return RetryableError(f"no answer from {host} ({reason})")

@@ -18,6 +18,7 @@ MOST_PUT_OFF = 1000
 class _Record(NamedTuple):
     attempts: int = 0
     refusals: int = 0
+    refused_at: float = 0.0
     due_at: float = 0.0
 
 
@@ -25,8 +26,7 @@ class Entries:
     """Keeps the pending entries of a position in the order of their turns.
 
     Those put off are behind all others. Which ones they are, and how often they
-    failed, is not part of the position: after a restart all of them are put
-    off, and due.
+    failed, is not part of the position: after a restart none of them is.
 
     Args:
         position: Whose entries; nobody else changes them.
@@ -37,7 +37,7 @@ class Entries:
 
     def __init__(self, position: Position) -> None:
         self._position = position
-        self._put_off = len(position.pending)
+        self._put_off = 0
         self._records: dict[bytes, _Record] = {}
         self._is_recalled = False
         self.failures = 0
@@ -83,18 +83,31 @@ class Entries:
             self._put_off -= 1
             self._is_recalled = True
 
-    def note_failure(self, *, is_refusal: bool) -> tuple[int, int]:
+    def note_failure(
+        self, now: float, patience_s: float, *, is_refusal: bool
+    ) -> tuple[int, int, bool]:
         """Note that the current entry cannot be fetched.
 
+        Args:
+            now: The present, in seconds.
+            patience_s: Seconds for which it may be refused until it is gone:
+                what was listed just now may be there a little later.
+            is_refusal: Whether the API says that it does not have it.
+
         Returns:
-            How often that was so, and how often because the API refuses it.
+            How often that was so, how often because the API refuses it, and
+            whether it counts as gone for that.
         """
         self.failures += 1
         identity = self._position.pending[0].identity
         record = self._records.get(identity, _Record())
-        record = _Record(record.attempts + 1, record.refusals + is_refusal, record.due_at)
+        record = record._replace(attempts=record.attempts + 1)
+        if is_refusal:
+            refused_at = record.refused_at if record.refusals else now
+            record = record._replace(refusals=record.refusals + 1, refused_at=refused_at)
         self._records[identity] = record
-        return record.attempts, record.refusals
+        is_old = now - record.refused_at >= patience_s
+        return record.attempts, record.refusals, record.refusals >= ATTEMPTS and is_old
 
     def go_on(self, due_at: float, *, with_listing: bool) -> None:
         """Let others go before the current entry.

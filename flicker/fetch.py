@@ -47,6 +47,8 @@ class Fetch:
         guess: Gives what is behind a page, from its place, the page before
             its events are read, and absolute targets by relation.
         on_guess: Told when `following` is known.
+        on_pause: Told how long the API wants us to stay away, in seconds, if it
+            does; at once, since the page itself may have to wait for its turn.
         is_body_due: Whether an empty body is a failure: no list is not an
             empty list, which would end a scan in its middle, or have the events of
             a listed entry taken for none.
@@ -76,6 +78,7 @@ class Fetch:
         decode: Callable[[Reply, Callable[[Page], None]], Page],
         guess: Callable[[Place, Page, dict[str, str]], tuple[Place, PageRequest] | None],
         on_guess: Callable[[Fetch], None],
+        on_pause: Callable[[float], None],
         *,
         is_body_due: bool = False,
         may_dead_end: bool = False,
@@ -88,6 +91,7 @@ class Fetch:
         self._decode = decode
         self._guess = guess
         self._on_guess = on_guess
+        self._on_pause = on_pause
         self.following: tuple[Place, PageRequest] | None = None
         self._is_body_due = is_body_due
         self._may_dead_end = may_dead_end
@@ -98,6 +102,11 @@ class Fetch:
         self.pause_s: float | None = None
         self.error: RequestError | None = None
         self.done_at: float | None = None
+
+    @property
+    def is_at_token(self) -> bool:
+        """Whether it asks for what a cursor or a link leads to."""
+        return self._place is not None and self._place.is_token
 
     @property
     def is_done(self) -> bool:
@@ -140,6 +149,9 @@ class Fetch:
             )
             self.error = UnreadablePageError(f"cannot be read ({type(error).__name__})")
         finally:
+            asked_s = getattr(self.error, "retry_after_s", self.pause_s)
+            if asked_s is not None:
+                self._on_pause(asked_s)
             self.done_at = time.monotonic()
 
     def _links(self, reply: Reply, page: Page) -> dict[str, str]:

@@ -42,6 +42,10 @@ EMPTY_POLLS = 5
 """Polls that go on so, each from where the one before it stopped, until the
 listing is taken for one that has no end."""
 
+MANY_EMPTY_PAGES = 100
+"""The same for `stop_on_empty: false`, which says that only a missing link is the end:
+then a poll rests there, and the next one goes on."""
+
 REPEATED_PAGES = 2
 """How often in a row, within one poll, a page has to be the one before it
 again to end the scan.
@@ -669,10 +673,24 @@ class Scanner:
     def _rests_in_gap(self) -> bool:
         """Whether to leave what is behind so many empty pages to the next poll."""
         pagination = self._source.pagination
-        if pagination is None or pagination.stop_on_empty is not None:
-            return False
         empty_pages = self._scan.empty_pages
-        return empty_pages > 0 and empty_pages % EMPTY_PAGES == 0
+        if pagination is None or not empty_pages or pagination.stop_on_empty:
+            return False
+        if pagination.stop_on_empty is None:
+            return empty_pages % EMPTY_PAGES == 0
+        if empty_pages % MANY_EMPTY_PAGES:
+            return False
+        self._warn_once(
+            "the API leads on behind a hundred empty pages; going on with the next poll. If its"
+            " links never end, leave stop_on_empty out"
+        )
+        return True
+
+    @property
+    def leads_on_for_ever(self) -> bool:
+        """Whether there were more empty pages in a row than any gap has."""
+        scan = self.position.scan
+        return scan is not None and scan.empty_pages >= 10 * MANY_EMPTY_PAGES
 
     def _has_caught_up(self, page: Page, following: Place, now_ns: int) -> bool:
         """Tell whether all is read that was there when the poll began.

@@ -267,6 +267,7 @@ class ApiPartition(SourcePartition):
         self._typical_s = 0.0
         # Pages with new events, and the last snapshot that was taken between two polls.
         self._news = 0
+        self._is_new_scan = False
         self._rest: tuple[tuple[object, ...], dict[str, Any]] | None = None
         self._is_polling = False
         self._failures = 0
@@ -302,8 +303,8 @@ class ApiPartition(SourcePartition):
             position.shifts,
             position.pending.copy(),
         )
-        if scan is not None and scan.pages <= IDLE_PAGES and self._rest is not None:
-            known, state = self._rest
+        if self._is_new_scan and scan is not None and scan.pages <= IDLE_PAGES:
+            known, state = self._rest or (None, {})
             if known == facts:
                 return state
         state = dump_position(position, self._fingerprint, self._concealer)
@@ -394,13 +395,16 @@ class ApiPartition(SourcePartition):
         if fetch is None:
             self._end_poll(outbox)
             return
-        self._ahead.lead(fetch)
-        try:
-            self._runtime.pool.submit(fetch.run)
-        except RuntimeError:
-            self._take_failure(RetryableError("cannot be asked, for want of a thread"))
-            return
-        self._fetch = fetch
+        # A token that the poll before ended at may have been asked for by then.
+        ahead = self._ahead.take(fetch.request)
+        if ahead is None:
+            try:
+                self._runtime.pool.submit(fetch.run)
+            except RuntimeError:
+                self._take_failure(RetryableError("cannot be asked, for want of a thread"))
+                return
+        self._fetch = ahead or fetch
+        self._ahead.lead(self._fetch)
         self._awake_in_s = self._look_again_in(fetch)
 
     def _next_fetch(self) -> Fetch | None:
@@ -418,6 +422,7 @@ class ApiPartition(SourcePartition):
             return None
         if not self._has_begun:
             self._has_begun = True
+            self._is_new_scan = not scanner.in_scan
             if not scanner.begin(time.time_ns()):
                 return None
         is_body_due = scanner.is_mid_scan and not self._decoder.allows_empty_body
@@ -449,10 +454,16 @@ class ApiPartition(SourcePartition):
             read,
             self._scanner.guess_next,
             self._ahead.note,
+            self._pause,
             is_body_due=is_body_due,
             may_dead_end=may_dead_end,
             is_entry=is_entry,
         )
+
+    def _pause(self, asked_s: float) -> None:
+        """Have nobody who shares the quota ask before the API allows it."""
+        if not self._runtime.is_hopeless(0, asked_s):
+            self._pace.pause(time.monotonic() + asked_s)
 
     def _follow(self, fetch: Fetch) -> Fetch | None:
         """Ask for what is behind a page, if that may be asked for now."""
@@ -480,8 +491,6 @@ class ApiPartition(SourcePartition):
         if fetch.page is None:
             self._take_failure(fetch.error or UnreadablePageError("cannot be read"))
             return []
-        if fetch.pause_s is not None and not self._runtime.is_hopeless(0, fetch.pause_s):
-            self._pace.pause(time.monotonic() + fetch.pause_s)
         scanner = self._scanner
         what = PAGE if scanner.pending is None else ENTRY
         self._counts[what] += 1
@@ -524,7 +533,7 @@ class ApiPartition(SourcePartition):
             )
 
     def _end_poll(self, outbox: Outbox | None) -> None:
-        self._ahead.drop()
+        self._ahead.rest()
         self._is_polling = False
         self._restarts, self._said = 0, None
         self._may_recall = True
@@ -542,6 +551,8 @@ class ApiPartition(SourcePartition):
             self._is_read = not is_left and not has_pending
             self._was_mid_scan = self._was_mid_scan and self._scanner.in_scan
             self._due_at = time.monotonic()
+            if self._scanner.leads_on_for_ever:
+                self._give_up("a thousand empty pages in a row, and a link behind each")
             if has_pending and (not is_left or self._scanner.entries.is_full):
                 self._wait_for_entries()
         # A poll that `max_pages` cut has not read all there is.
@@ -574,8 +585,6 @@ class ApiPartition(SourcePartition):
                 self._end_poll(runtime.outboxes.get(self._name))
             return
         asked_s = getattr(error, "retry_after_s", None)
-        if asked_s is not None and not runtime.is_hopeless(0, asked_s):
-            self._pace.pause(now + asked_s)
         if not is_listing:
             self._take_entry_failure(error, asked_s)
             return
@@ -643,20 +652,22 @@ class ApiPartition(SourcePartition):
             self._give_up(str(error))
             return
         is_refusal = error.status in MISSING or isinstance(error, RefusedError)
-        attempts, refusals = entries.note_failure(is_refusal=is_refusal)
         now = time.monotonic()
+        patience_s = runtime.retry.max_delay.total_seconds()
+        attempts, refusals, is_gone = entries.note_failure(now, patience_s, is_refusal=is_refusal)
         wait_s = 0.0
-        is_last = refusals >= ENTRY_ATTEMPTS or runtime.is_hopeless(refusals, None)
-        if is_refusal and is_last:
+        if is_refusal and (is_gone or runtime.is_hopeless(refusals, None)):
             logger.error(
                 "the API lists an entry and does not give its events; they are left out",
                 extra={"source": self._name, "reason": str(error)},
             )
             entries.leave()
         else:
-            self._may_recall = False
-            wait_s = runtime.retry_wait_s(entries.failures, asked_s)
             failures = entries.failures
+            if error.status not in MISSING:
+                # It may be the API that fails, and not the entry alone.
+                self._may_recall = False
+                wait_s = runtime.retry_wait_s(failures, asked_s)
             is_enough = failures >= ENTRY_ATTEMPTS or runtime.is_hopeless(failures, None)
             due_at = now + runtime.retry_wait_s(attempts, asked_s)
             entries.go_on(due_at, with_listing=is_enough)

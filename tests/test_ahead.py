@@ -12,9 +12,14 @@ from flicker.ahead import AHEAD_S, LookAhead
 from flicker.request import PageRequest
 
 
-def fetch_of(number: int, *, is_followed: bool = True) -> Any:
+def fetch_of(number: int, *, is_followed: bool = True, is_at_token: bool = False) -> Any:
     following = (None, PageRequest(f"/{number + 1}")) if is_followed else None
-    return SimpleNamespace(request=PageRequest(f"/{number}"), following=following, done_at=None)
+    return SimpleNamespace(
+        request=PageRequest(f"/{number}"),
+        following=following,
+        done_at=None,
+        is_at_token=is_at_token,
+    )
 
 
 @pytest.fixture
@@ -59,3 +64,31 @@ def test_a_page_does_not_wait_for_long(look_ahead: LookAhead, age_s: float, is_t
     ahead.started_at = time.monotonic() - 60
     ahead.done_at = time.monotonic() - age_s
     assert (look_ahead.take(PageRequest("/2")) is ahead) == is_taken
+
+
+def test_a_page_at_a_token_is_kept_until_it_is_asked_for() -> None:
+    """T18: what was asked for with a token that may be used once is there once."""
+
+    def follow(fetch: Any) -> Any:
+        return fetch_of(int(fetch.following[1].url[1:]), is_at_token=True)
+
+    look_ahead = LookAhead(cast("Any", follow))
+    look_ahead.lead(fetch_of(1))
+    ahead: Any = look_ahead._ahead
+    ahead.done_at = time.monotonic() - 100 * AHEAD_S
+    assert look_ahead.take(PageRequest("/7")) is None
+    look_ahead.rest()
+    # It is what is behind the leader, so it is not asked for twice.
+    look_ahead.lead(fetch_of(1))
+    assert look_ahead.take(PageRequest("/2")) is ahead
+    # Until something else is behind it.
+    look_ahead.lead(fetch_of(2))
+    look_ahead.lead(fetch_of(8))
+    assert look_ahead.take(PageRequest("/3")) is None
+    assert look_ahead.take(PageRequest("/9")) is not None
+
+
+def test_a_page_at_an_offset_is_dropped_with_its_poll(look_ahead: LookAhead) -> None:
+    look_ahead.lead(fetch_of(1))
+    look_ahead.rest()
+    assert look_ahead.take(PageRequest("/2")) is None

@@ -528,11 +528,13 @@ def test_an_entry_that_is_gone_holds_nothing_up(home: Home) -> None:
         assert siem.wait_for(50, 60), process.stderr
         blobs.shown, blobs.events = 7, [*blobs.events, *make_events(10, 60)]
         assert siem.wait_for(60, 60), process.stderr
+        assert wait_until(lambda: "they are left out" in process.stderr), process.stderr
         polls = len(api.requests)
         assert api.wait_for_requests(polls + 3, 60)
         assert process.stop() == 0
-        # Three tries, and what is listed again is known.
-        assert blobs.fetched == {0: 1, 1: 1, 2: 3, 3: 1, 4: 1, 5: 1, 6: 1}
+        # Three tries at the least, and what is listed again is known.
+        assert blobs.fetched.pop(2) >= 3
+        assert blobs.fetched == {0: 1, 1: 1, 3: 1, 4: 1, 5: 1, 6: 1}
         assert siem.duplicates == {}
         said = [line for line in process.stderr.splitlines() if " error " in line]
         assert any("they are left out" in line for line in said), process.stderr

@@ -238,7 +238,7 @@ def test_so_many_may_be_put_off_and_no_more() -> None:
     for number in range(MOST_PUT_OFF):
         assert not entries.is_full
         entries.add(entry(number))
-        entries.note_failure(is_refusal=False)
+        entries.note_failure(0.0, 0.0, is_refusal=False)
         entries.go_on(100.0 + number, with_listing=True)
     assert entries.is_full
     entries.recall(99.0)
@@ -253,20 +253,45 @@ def test_so_many_may_be_put_off_and_no_more() -> None:
 def test_who_fails_goes_behind_those_whose_turn_comes_and_before_those_put_off() -> None:
     position = Position(DedupWindow("s"), pending=[entry(9)])
     entries = Entries(position)
+    entries.note_failure(0.0, 0.0, is_refusal=False)
+    entries.go_on(0.5, with_listing=True)
     for number in range(3):
         entries.add(entry(number))
-    entries.note_failure(is_refusal=False)
+    entries.note_failure(0.0, 0.0, is_refusal=False)
     entries.go_on(1.0, with_listing=False)
     assert position.pending == [entry(number) for number in (1, 2, 0, 9)]
     entries.leave()
     entries.leave()
-    entries.note_failure(is_refusal=False)
+    entries.note_failure(0.0, 0.0, is_refusal=False)
     entries.go_on(5.0, with_listing=True)
     assert entries.current is None
     entries.recall(2.0)
     assert entries.current == entry(9)
-    entries.note_failure(is_refusal=False)
+    entries.note_failure(0.0, 0.0, is_refusal=False)
     entries.go_on(6.0, with_listing=False)
     assert entries.current is None
     entries.recall(5.5)
     assert entries.current == entry(0)
+
+
+def test_after_a_restart_all_have_their_turn() -> None:
+    """T60: which of them failed is not known, and the others shall not wait for polls."""
+    position = Position(DedupWindow("s"), pending=[entry(number) for number in range(3)])
+    entries = Entries(position)
+    for number in range(3):
+        assert entries.current == entry(number)
+        entries.leave()
+    assert entries.current is None
+
+
+def test_what_is_refused_counts_as_gone_after_a_while_and_not_before() -> None:
+    """T60: what was listed just now may be there a little later."""
+    entries = Entries(Position(DedupWindow("s"), pending=[entry(1)]))
+    for now in (100.0, 101.0, 102.0, 159.0):
+        *_, is_gone = entries.note_failure(now, 60.0, is_refusal=True)
+        assert not is_gone
+    assert entries.note_failure(159.9, 60.0, is_refusal=False)[2] is False
+    assert entries.note_failure(160.0, 60.0, is_refusal=True) == (6, 5, True)
+    late = Entries(Position(DedupWindow("s"), pending=[entry(1)]))
+    late.note_failure(0.0, 60.0, is_refusal=True)
+    assert late.note_failure(100.0, 60.0, is_refusal=True) == (2, 2, False)

@@ -386,6 +386,28 @@ def test_a_poll_without_news_does_not_show(is_news: bool) -> None:
         assert again.ids == []
 
 
+@pytest.mark.parametrize("once", [False, True])
+def test_links_that_never_end_are_not_followed_without_a_pause(once: bool) -> None:
+    """T14: though the configuration says that a missing link is the only end."""
+
+    def answer(request: Request) -> Response:
+        following = str(int(request.params.get("cursor", "0")) + 1)
+        return Response(body={"events": [], "pagination": {"next_cursor": following}})
+
+    with ScriptedApi(answer) as api:
+        pagination = replace(CURSOR, stop_on_empty=False)
+        source = source_of(api.url, pagination, poll_interval=timedelta(seconds=60))
+        drive = Drive(source, once=once)
+        if once:
+            drive.runtime.outboxes["s"] = Outbox("s", None, None, drive.runtime)
+            drive.until(lambda: drive.part._is_read)
+            assert drive.runtime.failed == {"s"}
+        else:
+            drive.until(lambda: len(api.requests) >= 100 and not drive.part._is_polling)
+            assert drive.part._due_at > time.monotonic() + 30
+            assert len(api.requests) == 100
+
+
 # On time
 
 
@@ -513,6 +535,44 @@ def test_no_part_of_a_long_token_is_in_what_the_api_says(
     assert "It says: " in reason
     assert len(reason) < 600
     assert "tok0" not in reason
+
+
+def test_at_the_tail_of_a_busy_api_each_cursor_is_used_once() -> None:
+    """T18: a poll ends there at events of now, and the next one goes on with the same cursor."""
+    cursors: list[str] = []
+
+    def answer(request: Request) -> Response:
+        cursor = request.params.get("cursor", "0")
+        cursors.append(cursor)
+        if cursors.count(cursor) > 1:
+            return Response(400)
+        at = int(cursor)
+        now = datetime.now(timezone.utc).isoformat()
+        page = [{**event, "timestamp": now} for event in events(*range(4 * at, 4 * at + 4))]
+        return Response(body={"events": page, "pagination": {"next_cursor": str(at + 1)}})
+
+    with ScriptedApi(answer) as api:
+        drive = Drive(source_of(api.url, CURSOR, time_filter_param=None))
+        drive.until(lambda: len(drive.ids) >= 200)
+    assert drive.ids == list(range(len(drive.ids)))
+    assert len(set(cursors)) == len(cursors)
+
+
+def test_what_an_api_asks_for_is_heeded_though_the_page_has_to_wait() -> None:
+    """T27: Retry-After counts from the answer, for all who share the quota."""
+
+    def answer(request: Request) -> Response:
+        at = int(request.params.get("offset", 0))
+        if at >= 12:
+            return Response(429, [("Retry-After", "30")])
+        return Response(body={"events": events(*range(at, at + 4))})
+
+    with ScriptedApi(answer) as api:
+        drive = Drive(source_of(api.url, OFFSET))
+        drive.until(lambda: len(drive.pages) == 2)
+        deadline = time.monotonic() + LIMIT_S
+        while drive.part._pace._paused_until < time.monotonic() + 20:
+            assert time.monotonic() < deadline
 
 
 # Nothing lost, nothing twice

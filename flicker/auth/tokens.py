@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from flicker.client import Reply
     from flicker.settings import Endpoint, TokenBodyFormat
 
-RECENT_TOKENS = 8
+RECENT_TOKENS = 48
 """Tokens that are looked for where none may be: a link may be older than the present one."""
 
 EARLY_S = 60.0

@@ -63,8 +63,6 @@ class Fetch:
         started_at: By `time.monotonic`.
         page: What came, None if nothing did.
         links: Absolute targets by relation.
-        pause_s: How long the API wants us to stay away, though it answered;
-            None where it does not.
         error: Why there is no page.
         done_at: By `time.monotonic`, when all of these were final; None before.
     """
@@ -99,7 +97,6 @@ class Fetch:
         self.started_at = time.monotonic()
         self.page: Page | None = None
         self.links: dict[str, str] = {}
-        self.pause_s: float | None = None
         self.error: RequestError | None = None
         self.done_at: float | None = None
 
@@ -115,6 +112,7 @@ class Fetch:
 
     def run(self) -> None:
         """Fetch the page; what happened is in the attributes afterwards."""
+        asked_s: float | None = None
         try:
             reply = self._client.ask(self.request)
             raise_for_poll(reply, is_entry=self._is_entry)
@@ -135,12 +133,13 @@ class Fetch:
             if is_lost and pagination is not None:
                 self.error = UnreadablePageError(describe_dead_end(pagination))
                 return
-            self.page, self.links, self.pause_s = page, links, pause_s
+            self.page, self.links, asked_s = page, links, pause_s
         except ErrorBodyError as error:
             said = self._client.redact(error.excerpt)[:EXCERPT_CHARS]
             self.error = ErrorBodyError(f"{error}. It says: {said}" if said else str(error))
         except RequestError as error:
             self.error = error
+            asked_s = getattr(error, "retry_after_s", None)
         except Exception as error:  # noqa: BLE001 - and never the worker
             # A fault of ours must stop neither the source nor its neighbours.
             logger.error(  # noqa: TRY400 - its text may quote URL and body
@@ -149,7 +148,6 @@ class Fetch:
             )
             self.error = UnreadablePageError(f"cannot be read ({type(error).__name__})")
         finally:
-            asked_s = getattr(self.error, "retry_after_s", self.pause_s)
             if asked_s is not None:
                 self._on_pause(asked_s)
             self.done_at = time.monotonic()

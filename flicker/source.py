@@ -375,9 +375,7 @@ class ApiPartition(SourcePartition):
         if self._is_polling and self._has_begun and self._scanner.pending is None:
             ahead = self._ahead.take(self._scanner.request())
             if ahead is not None:
-                self._fetch = ahead
-                self._awake_in_s = 0.0 if ahead.is_done else self._look_again_in(ahead)
-                self._ahead.lead(ahead)
+                self._wait_for(ahead)
                 return
         ready_at = self._pace.start(self._name, now)
         if ready_at > now:
@@ -403,9 +401,13 @@ class ApiPartition(SourcePartition):
             except RuntimeError:
                 self._take_failure(RetryableError("cannot be asked, for want of a thread"))
                 return
-        self._fetch = ahead or fetch
-        self._ahead.lead(self._fetch)
-        self._awake_in_s = self._look_again_in(fetch)
+        self._wait_for(ahead or fetch)
+
+    def _wait_for(self, fetch: Fetch) -> None:
+        """Have what comes collected, and look ahead of it."""
+        self._fetch = fetch
+        self._awake_in_s = 0.0 if fetch.is_done else self._look_again_in(fetch)
+        self._ahead.lead(fetch)
 
     def _next_fetch(self) -> Fetch | None:
         """Give what to ask for next; None where there is nothing to ask for yet."""
@@ -623,15 +625,14 @@ class ApiPartition(SourcePartition):
         self._due_at = now + wait_s
         if self._said != str(error):
             self._said = str(error)
-            what = PAGE if is_listing else ENTRY
-            number = self._counts[what] + 1
+            number = self._counts[PAGE] + 1
             logger.log(
                 logging.ERROR if needs_human else logging.WARNING,
                 "poll failed; the position stays and the request is sent again",
                 extra={
                     "source": self._name,
-                    what: number,
-                    "reason": f"{what} {number} {error}"
+                    PAGE: number,
+                    "reason": f"{PAGE} {number} {error}"
                     if isinstance(error, UnreadablePageError)
                     else str(error),
                     "wait_s": round(wait_s, 3),

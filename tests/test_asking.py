@@ -22,7 +22,7 @@ from tests.processes import CURSOR, Home, ids_of, make_events, make_source, wait
 from tests.servers.listing import ListingApi, Style
 from tests.servers.oauth import CLIENT_ID, CLIENT_SECRET, TokenServer
 from tests.servers.scripted import ScriptedApi
-from tests.test_recovery import Gate
+from tests.test_recovery import Gate, kill_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,13 +82,7 @@ def test_a_post_is_paged_through_kills(home: Home, paging: Any) -> None:
                 destination={"concurrency": 1},
             )
         )
-        for count in (1, 6, 0, 9):
-            gate.allow(count)
-            process = home.start()
-            assert gate.waiting.wait(60), process.stderr
-            process.kill()
-        gate.allow(10**6)
-        process = home.start()
+        process = kill_after(home, gate, (1, 6, 0, 9), 60)
         assert once(siem, 300), process.stderr
         assert process.stop() == 0
         bodies = [json.loads(request.body) for request in api.requests]
@@ -481,13 +475,7 @@ def test_entries_are_fetched_through_kills(home: Home) -> None:
     with ScriptedApi(blobs.respond) as api, Destination() as siem:
         gate = Gate(siem)
         home.configure(blob_source(api, siem, destination={"concurrency": 1}))
-        for count in (1, 4, 0, 9):
-            gate.allow(count)
-            process = home.start()
-            assert gate.waiting.wait(60), process.stderr
-            process.kill()
-        gate.allow(10**6)
-        process = home.start()
+        process = kill_after(home, gate, (1, 4, 0, 9), 60)
         assert once(siem, 400), process.stderr
         assert process.stop() == 0
         assert all(blobs.fetched[at] >= 1 for at in range(40))

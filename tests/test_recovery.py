@@ -22,7 +22,11 @@ from tests.processes import CURSOR, Home, ids_of, make_events, make_source, wait
 from tests.servers.listing import ListingApi, Style
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from typing_extensions import Self
+
+    from tests.processes import Process
 
 pytestmark = pytest.mark.process
 
@@ -121,6 +125,17 @@ class Gate:
         return Response(503)
 
 
+def kill_after(home: Home, gate: Gate, counts: Iterable[int], limit_s: float) -> Process:
+    """Kill a process after each of so many answers, and give one that meets no gate."""
+    for count in counts:
+        gate.allow(count)
+        process = home.start()
+        assert gate.waiting.wait(limit_s), process.stderr
+        process.kill()
+    gate.allow(10**6)
+    return home.start()
+
+
 def test_a_kill_with_all_requests_answered_repeats_nothing(home: Home) -> None:
     """T60: after deliver, before the snapshot; the journal knows what was acknowledged.
 
@@ -134,13 +149,7 @@ def test_a_kill_with_all_requests_answered_repeats_nothing(home: Home) -> None:
                 "s", api.endpoint, siem.url, pagination=CURSOR, destination={"concurrency": 1}
             )
         )
-        for count in (1, 0, 7, 3, 12, 2):
-            gate.allow(count)
-            process = home.start()
-            assert gate.waiting.wait(15), process.stderr
-            process.kill()
-        gate.allow(10**6)
-        process = home.start()
+        process = kill_after(home, gate, (1, 0, 7, 3, 12, 2), 15)
         assert all_once(siem, 400)
         assert process.stop() == 0
         assert siem.duplicates == {}

@@ -24,7 +24,7 @@ from flicker.demo.servers import Request, Response
 from flicker.demo.table import LiveBoard, PlainBoard, Reading, open_board
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 FLICKER = [sys.executable, "-m", "flicker"]
 LIMIT_S = 60.0
@@ -149,6 +149,23 @@ def test_no_process_outlives_the_demo(tmp_path: Path, number: signal.Signals) ->
                 os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_tour_where_no_lock_is_held(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """An exception in the middle of `Popen.poll` would have `Popen.wait` hang."""
+    before = signal.getsignal(number)
+    with tour._note_signals() as signals, idle_tour(tmp_path, signals) as (made, _):
+        made._pause()
+        signal.raise_signal(number)
+        with pytest.raises(KeyboardInterrupt):
+            made._pause()
+        # Whoever asks again does not wait for anything.
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
 def test_a_demo_whose_flicker_ends_by_itself_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tour, "CONFIG", tour.CONFIG.replace("polling_frequency_ms", "poling"))
     monkeypatch.setenv("FLICKER_DEMO_SECONDS", "1")
@@ -159,10 +176,12 @@ def test_a_demo_whose_flicker_ends_by_itself_says_why(monkeypatch: pytest.Monkey
 
 
 @contextlib.contextmanager
-def idle_tour(directory: Path) -> Iterator[tuple[tour._Tour, io.StringIO]]:
+def idle_tour(
+    directory: Path, signals: Sequence[int] = ()
+) -> Iterator[tuple[tour._Tour, io.StringIO]]:
     """A tour whose servers run and whose Flicker does not."""
     out = io.StringIO()
-    made = tour._Tour(PlainBoard(out), directory, 1.0)
+    made = tour._Tour(PlainBoard(out), directory, 1.0, signals)
     with made.api, made.siem:
         made.siem.delay_s = 0.0
         yield made, out

@@ -29,7 +29,7 @@ from flicker.demo.servers import Destination, OktaApi
 from flicker.demo.table import Board, Reading, open_board
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import TextIO
 
     from flicker.demo.servers import Request, Response
@@ -199,8 +199,11 @@ def _is_same(post: Request, request: Request) -> bool:
 class _Tour:
     """The servers, the command between them, and the events that keep coming."""
 
-    def __init__(self, board: Board, directory: Path, seconds: float) -> None:
+    def __init__(
+        self, board: Board, directory: Path, seconds: float, signals: Sequence[int] = ()
+    ) -> None:
         self._board = board
+        self._signals = signals
         self._directory = directory
         self._config = directory / "config.yaml"
         self._log = directory / "flicker.log"
@@ -223,6 +226,7 @@ class _Tour:
 
         Raises:
             TourError: Something did not come about in time.
+            KeyboardInterrupt: A signal asked for the end.
         """
         backlog = int(BACKLOG_PER_S * self._seconds)
         self._add_backlog(backlog)
@@ -305,11 +309,12 @@ class _Tour:
         process = self._running()
         self._board.say(f"  $ kill {process.pid}   (SIGTERM: deliver what is held, and end)")
         process.terminate()
-        try:
-            code = process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            message = f"Flicker did not stop within {STOP_LIMIT_S:g} s of SIGTERM"
-            raise TourError(message) from None
+        limit_s = time.monotonic() + STOP_LIMIT_S
+        while (code := process.poll()) is None:
+            if time.monotonic() > limit_s:
+                message = f"Flicker did not stop within {STOP_LIMIT_S:g} s of SIGTERM"
+                raise TourError(message)
+            self._pause()
         self._process = None
         if code:
             raise TourError(f"Flicker ended with exit code {code} on SIGTERM{self._log_tail()}")
@@ -337,7 +342,17 @@ class _Tour:
                 self._running()
             if time.monotonic() > limit_s:
                 raise TourError(f"nothing more arrived for {LIMIT_S:g} s{self._log_tail()}")
-            time.sleep(TICK_S)
+            self._pause()
+
+    def _pause(self) -> None:
+        """Let a tick pass.
+
+        Raises:
+            KeyboardInterrupt: A signal asked for the end.
+        """
+        time.sleep(TICK_S)
+        if self._signals:
+            raise KeyboardInterrupt
 
     def _add_backlog(self, count: int) -> None:
         now_ns = time.time_ns()
@@ -416,10 +431,10 @@ def run_tour(out: TextIO | None = None) -> int:
     seconds = _seconds(os.environ.get("FLICKER_DEMO_SECONDS", ""))
     board = open_board(out, os.environ)
     try:
-        with _signals_as_interrupts(), contextlib.ExitStack() as stack:
+        with _note_signals() as signals, contextlib.ExitStack() as stack:
             stack.callback(board.close)
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flicker-")))
-            tour = _Tour(board, directory, seconds)
+            tour = _Tour(board, directory, seconds, signals)
             stack.callback(tour.api.stop)
             stack.callback(tour.siem.stop)
             stack.callback(tour.end)
@@ -478,21 +493,28 @@ def _seconds(text: str) -> float:
 
 
 @contextlib.contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end the tour as Ctrl-C does."""
+def _note_signals() -> Iterator[list[int]]:
+    """Give a list that SIGINT, SIGTERM and SIGHUP are added to, for the tour to look at.
+
+    An exception out of the handler could leave a lock taken: a server's, or
+    that of `Popen.poll`, behind which `Popen.wait` would wait for ever. The
+    second signal raises one all the same: the tour may hang over its output.
+    """
+    signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield signals
         return
 
-    def interrupt(number: int, frame: object) -> None:
-        del number, frame
-        raise KeyboardInterrupt
+    def note(number: int, frame: object) -> None:
+        del frame
+        signals.append(number)
+        if len(signals) > 1:
+            raise KeyboardInterrupt
 
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
-    }
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

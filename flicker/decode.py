@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from flicker.errors import RetryableError
-from flicker.events import EventReader, confined, tell_repeats_apart
+from flicker.events import EventReader, Readings, confined, tell_repeats_apart
 from flicker.formats import FormatError, csv_entries, decode_text, ndjson_entries
 from flicker.json_fields import compile_body
 from flicker.json_text import (
@@ -20,6 +20,7 @@ from flicker.json_text import (
     split_object,
     walk_path,
 )
+from flicker.render import compile_envelope
 from flicker.verdict import find_failure
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class PageDecoder:
     """Reads the pages of one source.
 
     Args:
+        source_name: What records say of where they come from.
         results_field: Path of the list of events; empty for a root array.
         timestamp_field: Path inside an event, or None.
         message_field: Path inside an event, or None.
@@ -111,6 +113,7 @@ class PageDecoder:
     def __init__(
         self,
         *,
+        source_name: str = "",
         results_field: str = "",
         timestamp_field: str | None = None,
         message_field: str | None = None,
@@ -140,6 +143,7 @@ class PageDecoder:
         self._body_paths = body_paths
         self._extract = compile_body(results_field, body_paths)
         self._has_explosion = explode_field is not None
+        self._envelop = compile_envelope(source_name)
         self._reader = EventReader(
             timestamp_field=timestamp_field,
             message_field=message_field,
@@ -205,21 +209,22 @@ class PageDecoder:
             raise UnreadablePageError(_describe_unreadable(body, content_type, error)) from None
         if on_outline is not None:
             on_outline(Page([], len(entries), cursor, has_cursor_field, b"", has_more))
-        events, undecoded = self._reader.read(
+        readings, undecoded = self._reader.read(
             [raw for raw in entries if raw != b"null"] if b"null" in entries else entries
         )
         if within is not None:
-            events = [confined(event, within) for event in events]
-        identities = [event.identity for event in events]
+            readings = Readings.of(confined(reading, within) for reading in readings.rows())
+        identities = readings.identities
         digest = blake2b(b"".join(identities), digest_size=8).digest()
-        last = events[-1] if events and entries[-1] != b"null" else None
+        last = readings.rows(-1) if entries and entries[-1] != b"null" else []
         if len(set(identities)) < len(identities):
-            events = tell_repeats_apart(events)
+            readings = Readings.of(tell_repeats_apart(readings.rows()))
         if self._has_explosion:
-            events = [part for event in events for part in self._reader.explode(event)]
-            last = self._reader.explode(last)[0] if last is not None else None
+            explode = self._reader.explode
+            readings = Readings.of(part for row in readings.rows() for part in explode(row))
+            last = explode(last[0])[:1] if last else []
         return Page(
-            events,
+            self._envelop(readings),
             len(entries),
             cursor,
             has_cursor_field,
@@ -227,7 +232,7 @@ class PageDecoder:
             has_more,
             skipped=len(entries) - len(identities),
             undecoded=undecoded,
-            last_entry=None if last is None else last.identity,
+            last_entry=last[0].identity if last else None,
         )
 
     def _raise_for_failure(self, document: bytes) -> None:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from hashlib import blake2b
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
 from flicker.json_fields import compile_columns, compile_fields
 from flicker.json_text import (
@@ -41,26 +40,63 @@ _BETWEEN = b'"\n"'
 _new_digest = blake2b(digest_size=IDENTITY_BYTES, person=b"id").copy
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
+class Event(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One entry of the vendor's log.
 
     Attributes:
         identity: 16 bytes by which a repeat is known: a digest of the value
             of `id_field` or, without a usable one, of the event's bytes and of
             how often they came before in the page.
-        id: What the record's `id` says: the value of `id_field` as text, else
-            the identity in hexadecimal; of a part of a record, the record's
-            and the start of its own identity.
         timestamp_ns: Nanoseconds since 1970, or None where unreadable.
-        message: JSON text of a string, or `null`.
+        head: Of the record that goes out, all before the event itself.
         raw: The event exactly as the vendor wrote it.
     """
 
     identity: bytes
-    id: str
+    timestamp_ns: int | None
+    head: bytes
+    raw: bytes
+
+
+class Reading(NamedTuple):
+    """What is read of an event.
+
+    Attributes:
+        identity: As the event's.
+        id: JSON text of what the record's `id` says: the value of `id_field`
+            as text, else the identity in hexadecimal; of a part of a record, the
+            record's and the start of its own identity.
+        timestamp_ns: As the event's.
+        message: JSON text of a string, or `null`.
+        raw: As the event's.
+    """
+
+    identity: bytes
+    id: bytes
     timestamp_ns: int | None
     message: bytes
     raw: bytes
+
+
+class Readings(NamedTuple):
+    """What is read of a page's events: for each attribute a list of as many."""
+
+    identities: list[bytes]
+    ids: list[bytes]
+    instants_ns: list[int | None]
+    messages: list[bytes]
+    raws: list[bytes]
+
+    @classmethod
+    def of(cls, readings: Iterable[Reading]) -> Readings:
+        """Turn rows into columns."""
+        rows = list(readings)
+        columns: Any = zip(*rows, strict=True) if rows else ([], [], [], [], [])
+        return cls(*map(list, columns))
+
+    def rows(self, start: int = 0) -> list[Reading]:
+        """Turn columns into rows, from one of them on."""
+        return list(map(Reading, *(column[start:] for column in self)))
 
 
 def split_identities(joined: bytes) -> list[bytes]:
@@ -104,28 +140,28 @@ class EventReader:
         self._id_at = unique.index(id_paths[0]) if len(id_paths) == 1 else None
         self._ids_at = [unique.index(path) for path in id_paths] if len(id_paths) > 1 else None
 
-    def read(self, entries: list[bytes]) -> tuple[list[Event], int]:
+    def read(self, entries: list[bytes]) -> tuple[Readings, int]:
         """Read the event of each entry.
 
         Returns:
-            As many events as entries, and how many of them have no JSON at
+            Of as many events as entries, and how many of these have no JSON at
             `decode_field` and are shipped as they are.
         """
         if self._embedded is None:
-            return self._events(entries), 0
+            return self._read_columns(entries), 0
         inner = [self._embedded_object(raw) for raw in entries]
-        events = [
-            self._event(raw) if found is None else self._event(found, raw)
+        readings = [
+            self._read_one(raw) if found is None else self._read_one(found, raw)
             for raw, found in zip(entries, inner, strict=True)
         ]
-        return events, inner.count(None)
+        return Readings.of(readings), inner.count(None)
 
-    def _events(self, entries: list[bytes]) -> list[Event]:
+    def _read_columns(self, entries: list[bytes]) -> Readings:
         columns = self._extract_columns(entries) if self._has_fields else []
         if columns is None:
-            return [self._event(raw) for raw in entries]
-        instants: Iterable[int | None] = repeat(None)
-        messages: Iterable[bytes] = repeat(b"null")
+            return Readings.of(self._read_one(raw) for raw in entries)
+        instants: list[int | None] = [None] * len(entries)
+        messages = [b"null"] * len(entries)
         if self._timestamp_at is not None:
             instants = _instants_of(columns[self._timestamp_at])
         if self._message_at is not None:
@@ -133,14 +169,14 @@ class EventReader:
         joined = _plain_strings(columns[self._id_at]) if self._id_at is not None else None
         plain = [] if joined is None else joined.split(_BETWEEN)
         if joined is not None and _PLACEHOLDERS.isdisjoint(plain):
-            identities, ids = _digests(plain), joined.decode().split(_BETWEEN.decode())
+            identities, ids = _digests(plain), [b'"%b"' % event_id for event_id in plain]
         else:
-            pairs = [
+            found = [
                 _identify(event_id, raw)
                 for event_id, raw in zip(self._ids_of(columns, len(entries)), entries, strict=True)
             ]
-            identities, ids = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        return list(map(Event, identities, ids, instants, messages, entries))
+            identities, ids = [pair[0] for pair in found], [pair[1] for pair in found]
+        return Readings(identities, ids, instants, messages, entries)
 
     def _ids_of(self, columns: list[Column], count: int) -> Iterable[str | None]:
         if self._id_at is not None:
@@ -150,7 +186,7 @@ class EventReader:
             return [_joined([scalar_text(present(token)) for token in row]) for row in rows]
         return repeat(None, count)
 
-    def _event(self, raw: bytes, outer: bytes = b"") -> Event:
+    def _read_one(self, raw: bytes, outer: bytes = b"") -> Reading:
         timestamp_ns = None
         message = b"null"
         event_id = None
@@ -169,8 +205,8 @@ class EventReader:
             elif self._ids_at is not None:
                 event_id = _joined([scalar_text(found[at]) for at in self._ids_at])
         # What the vendor lists twice is two, though it may embed the same.
-        identity, event_id = _identify(event_id, outer or raw)
-        return Event(identity, event_id, timestamp_ns, message, raw)
+        identity, id_text = _identify(event_id, outer or raw)
+        return Reading(identity, id_text, timestamp_ns, message, raw)
 
     def _embedded_object(self, raw: bytes) -> bytes | None:
         token = self._embedded(raw)[0] if self._embedded is not None and raw[:1] == b"{" else None
@@ -183,7 +219,7 @@ class EventReader:
             return None
         return value if value[:1] == b"{" else None
 
-    def explode(self, record: Event) -> list[Event]:
+    def explode(self, record: Reading) -> list[Reading]:
         """Give an event for each element of the list at `explode_field`, if there is one.
 
         Elements are known by their bytes, since a vendor may add one anywhere, and
@@ -193,46 +229,46 @@ class EventReader:
         if cut is None:
             return [record]
         before, elements, behind = cut
-        events = []
+        parts = []
         counts: Counter[bytes] = Counter()
         for element in elements:
-            event = self._event(before + element + behind)
+            part = self._read_one(before + element + behind)
             # An id inside the element is the event's own.
-            if _has_id(record) or not _has_id(event):
+            if _has_id(record) or not _has_id(part):
                 met = counts[element].to_bytes(8, "big")
                 counts[element] += 1
                 identity = blake2b(
                     record.identity + met + element, digest_size=IDENTITY_BYTES, person=b"element"
                 ).digest()
-                event_id = f"{record.id}:{identity.hex()[:ELEMENT_DIGITS]}"
-                event = replace(event, identity=identity, id=event_id)
-            if event.timestamp_ns is None:
-                event = replace(event, timestamp_ns=record.timestamp_ns)
-            if event.message == b"null":
-                event = replace(event, message=record.message)
-            events.append(event)
-        return events
+                digits = identity.hex()[:ELEMENT_DIGITS].encode()
+                part = part._replace(identity=identity, id=b'%b:%b"' % (record.id[:-1], digits))
+            if part.timestamp_ns is None:
+                part = part._replace(timestamp_ns=record.timestamp_ns)
+            if part.message == b"null":
+                part = part._replace(message=record.message)
+            parts.append(part)
+        return parts
 
 
-def _has_id(event: Event) -> bool:
+def _has_id(reading: Reading) -> bool:
     # What is known by its bytes has their digest for an id.
-    return event.id != event.identity.hex()
+    return reading.id != _hex_id(reading.identity)
 
 
-def confined(event: Event, within: bytes) -> Event:
+def confined(reading: Reading, within: bytes) -> Reading:
     """Give an event without an id of its own an identity that counts within an entry only.
 
     Args:
-        event: From what was fetched for the entry.
+        reading: Of what was fetched for the entry.
         within: Identity of the entry.
     """
-    if _has_id(event):
-        return event
-    identity = blake2b(event.identity, digest_size=IDENTITY_BYTES, key=within).digest()
-    return replace(event, identity=identity, id=identity.hex())
+    if _has_id(reading):
+        return reading
+    identity = blake2b(reading.identity, digest_size=IDENTITY_BYTES, key=within).digest()
+    return reading._replace(identity=identity, id=_hex_id(identity))
 
 
-def tell_repeats_apart(events: list[Event]) -> list[Event]:
+def tell_repeats_apart(readings: list[Reading]) -> list[Reading]:
     """Give equal events without an id identities of their own, but for the first.
 
     A vendor that lists two of them in one answer means two. Those with an id
@@ -240,19 +276,23 @@ def tell_repeats_apart(events: list[Event]) -> list[Event]:
     """
     told = []
     counts: Counter[bytes] = Counter()
-    for event in events:
-        count = counts[event.identity]
-        counts[event.identity] += 1
-        if count and not _has_id(event):
+    for reading in readings:
+        count = counts[reading.identity]
+        counts[reading.identity] += 1
+        if count and not _has_id(reading):
             identity = blake2b(
-                event.identity + count.to_bytes(8, "big"),
+                reading.identity + count.to_bytes(8, "big"),
                 digest_size=IDENTITY_BYTES,
                 person=b"repeat",
             ).digest()
-            told.append(replace(event, identity=identity, id=identity.hex()))
+            told.append(reading._replace(identity=identity, id=_hex_id(identity)))
         else:
-            told.append(event)
+            told.append(reading)
     return told
+
+
+def _hex_id(identity: bytes) -> bytes:
+    return b'"%b"' % identity.hex().encode()
 
 
 def _joined(parts: list[str | None]) -> str | None:
@@ -269,15 +309,15 @@ def _message_of(token: bytes | None) -> bytes:
     return token if token[:1] == b'"' else msgspec.json.encode(token.decode())
 
 
-def _identify(event_id: str | None, content: bytes) -> tuple[bytes, str]:
-    """Give an event's identity and its id.
+def _identify(event_id: str | None, content: bytes) -> tuple[bytes, bytes]:
+    """Give an event's identity and the JSON text of its id.
 
     An id of "" or 0 is a placeholder: events that share it differ.
     """
     if event_id and event_id != "0":
-        return _digests([event_id.encode("utf-8", "replace")])[0], event_id
+        return _digests([event_id.encode("utf-8", "replace")])[0], msgspec.json.encode(event_id)
     identity = blake2b(content, digest_size=IDENTITY_BYTES).digest()
-    return identity, identity.hex()
+    return identity, _hex_id(identity)
 
 
 def _digests(ids: list[bytes]) -> list[bytes]:

@@ -19,7 +19,7 @@ from flicker.filter import compile_filter
 from flicker.items import EventPage, Flush, Mark, RecordPage
 from flicker.registry.caretaker import Caretaker
 from flicker.registry.partitions import FLOW_ID
-from flicker.render import compile_renderer
+from flicker.render import render_page
 from flicker.runtime import Runtime
 from flicker.sink import HttpSink
 from flicker.source import ApiSource
@@ -90,7 +90,6 @@ def build(
                 extra={"source": name},
             )
     filters = {name: compile_filter(source) for name, source in sources.items()}
-    renderers = {name: compile_renderer(name) for name in sources}
 
     def match(item: tuple[str, EventPage | Flush | Mark]) -> tuple[str, EventPage | Flush] | None:
         name, value = item
@@ -101,7 +100,7 @@ def build(
 
     def render(item: tuple[str, EventPage | Flush]) -> tuple[str, RecordPage | Flush]:
         name, value = item
-        return (name, renderers[name](value)) if isinstance(value, EventPage) else (name, value)
+        return (name, render_page(value)) if isinstance(value, EventPage) else (name, value)
 
     def new_buffer(resume_state: dict[str, Any] | None) -> BufferLogic:
         return BufferLogic(sources, resume_state)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from flicker.events import Event
 from flicker.items import EventPage, Record, RecordPage
 from flicker.timefmt import format_rfc3339_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flicker.events import Readings
     from flicker.settings import WireFormat
 
 CONTENT_TYPES: dict[WireFormat, str] = {
@@ -19,38 +22,48 @@ CONTENT_TYPES: dict[WireFormat, str] = {
     "ndjson": "application/x-ndjson",
 }
 
-_NO_INSTANT = b',"timestamp":null,"message":'
-_EVENT = b',"event":'
+_join = b"".join
 
 
-def compile_renderer(source_name: str) -> Callable[[EventPage], RecordPage]:
-    """Compile the step from a page of events to a page of records.
+def compile_envelope(source_name: str) -> Callable[[Readings], list[Event]]:
+    """Compile the step from what was read of events to events.
 
     A record is `{"source", "id", "timestamp", "message", "event"}`, its event
-    the vendor's own bytes.
+    the vendor's own bytes. All before these is made where a page is read.
     """
-    head = b'{"source":' + msgspec.json.encode(source_name) + b',"id":'
-    encode = msgspec.json.Encoder().encode
-    join = b"".join
+    source = b'{"source":' + msgspec.json.encode(source_name) + b',"id":'
 
-    def when_of(text: str | None) -> bytes:
-        return _NO_INSTANT if text is None else f',"timestamp":"{text}","message":'.encode()
+    def envelop(readings: Readings) -> list[Event]:
+        heads = map(
+            _join,
+            zip(
+                repeat(source),
+                readings.ids,
+                repeat(b',"timestamp":'),
+                _timestamps(readings.instants_ns),
+                repeat(b',"message":'),
+                readings.messages,
+                repeat(b',"event":'),
+            ),
+        )
+        return list(map(Event, readings.identities, readings.instants_ns, heads, readings.raws))
 
-    def render(page: EventPage) -> RecordPage:
-        events = page.events
-        texts = format_rfc3339_all([event.timestamp_ns for event in events])
-        records = [
-            Record(
-                event.identity,
-                join(
-                    (head, encode(event.id), when_of(text), event.message, _EVENT, event.raw, b"}")
-                ),
-            )
-            for event, text in zip(events, texts, strict=True)
-        ]
-        return RecordPage(page.source, records)
+    return envelop
 
-    return render
+
+def _timestamps(instants_ns: list[int | None]) -> list[bytes]:
+    """Give instants as JSON texts."""
+    texts = ["null" if at is None else f'"{at}"' for at in format_rfc3339_all(instants_ns)]
+    # One encoding for all takes a tenth of the time of one for each.
+    return "\n".join(texts).encode().split(b"\n")
+
+
+def render_page(page: EventPage) -> RecordPage:
+    """Make records of a page's events."""
+    return RecordPage(
+        page.source,
+        [Record(event.identity, event.head + event.raw + b"}") for event in page.events],
+    )
 
 
 def batch_body(records: list[Record], form: WireFormat) -> bytes:
@@ -63,6 +76,10 @@ def batch_body(records: list[Record], form: WireFormat) -> bytes:
             means the same.
     """
     if form == "json":
-        return b"[" + b",".join([record.body for record in records]) + b"]"
+        bodies = [record.body for record in records]
+        # Around the whole, each bracket would copy it once more.
+        bodies[0] = b"[" + bodies[0]
+        bodies[-1] += b"]"
+        return b",".join(bodies)
     lines = [record.body.replace(b"\r", b" ").replace(b"\n", b" ") for record in records]
     return b"\n".join(lines) + b"\n"

@@ -226,6 +226,7 @@ class ApiPartition(SourcePartition):
         )
         pagination = source.pagination
         self._decoder = PageDecoder(
+            source_name=source.name,
             results_field=source.results_field,
             timestamp_field=source.timestamp_field,
             message_field=source.message_field,
@@ -245,6 +246,7 @@ class ApiPartition(SourcePartition):
         if source.fetch_each is not None:
             each = source.fetch_each
             self._entry_decoder = PageDecoder(
+                source_name=source.name,
                 results_field=each.results_field,
                 timestamp_field=each.timestamp_field,
                 message_field=each.message_field,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flicker.events import EventReader
+from flicker.events import EventReader, Readings
 from flicker.timefmt import parse_timestamp, parse_timestamps
 
 scalars = st.sampled_from(
@@ -50,11 +50,11 @@ def test_a_page_reads_as_its_events_read_one_by_one(
 ) -> None:
     """T05 T20 T45 whatever stands beside them."""
     raws = [json.dumps(entry, ensure_ascii=is_ascii).encode() for entry in page]
-    alone = [event for raw in raws for event in reader(id_field).read([raw])[0]]
+    alone = [reading for raw in raws for reading in reader(id_field).read([raw])[0].rows()]
     # No object, so that the page is not read column by column.
     slowly, _ = reader(id_field).read([*raws, b"1"])
-    assert reader(id_field).read(raws) == (alone, 0)
-    assert slowly[:-1] == alone
+    assert reader(id_field).read(raws) == (Readings.of(alone), 0)
+    assert slowly.rows()[:-1] == alone
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,10 @@ def test_what_is_no_plain_string_is_told_from_it(token: str) -> None:
     ]
     for start, stop in [(0, 3), (1, 2), (0, 2), (1, 3)]:
         part = raws[start:stop]
-        assert reader().read(part)[0] == [e for raw in part for e in reader().read([raw])[0]]
-    first, _, last = reader().read(raws)[0]
-    assert (first.id, first.message, last.id, last.message) == ("x", b'"x"', "y", b'"y"')
+        alone = [reading for raw in part for reading in reader().read([raw])[0].rows()]
+        assert reader().read(part)[0].rows() == alone
+    first, _, last = reader().read(raws)[0].rows()
+    assert (first.id, first.message, last.id, last.message) == (b'"x"', b'"x"', b'"y"', b'"y"')
 
 
 @given(

@@ -20,6 +20,7 @@ from flicker.position import Position, dump_position, load_position
 from flicker.scan import Scanner
 from flicker.settings import Endpoint, FetchEach, Secret
 from flicker.timefmt import SECOND_NS, format_rfc3339
+from tests.outgoing import id_of
 from tests.servers.scripted import ScriptedApi
 from tests.test_scan import NOON_NS, NOW_NS, URL, make_source
 from tests.test_source import Drive, event, said, source_of
@@ -68,7 +69,7 @@ class Reading:
             name = self.scanner.pending.url.removeprefix(f"{URL}/")
             self.fetched[name] += 1
             events = self.scanner.take_fetched(content(*contents[name]))
-            self.ids.update(event.id for event in events)
+            self.ids.update(id_of(event) for event in events)
 
     def restart(self) -> None:
         self.scanner = Scanner(SOURCE, restored(self.state()))

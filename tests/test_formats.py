@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flicker.decode import PageDecoder, UnreadablePageError
+from tests.outgoing import id_of, message_of
 
 NOON_NS = 1_735_732_800_000_000_000
 
@@ -72,7 +73,7 @@ def test_columns_are_fields() -> None:
         response_format="csv", timestamp_field="at.utc", message_field="m", id_field=["a", "b"]
     )
     (event,) = decoder.decode(b"a,b,m,at.utc\n1,2,hello,2025-01-01T12:00:00Z\n").events
-    assert (event.id, event.timestamp_ns, event.message) == ("1|2", NOON_NS, b'"hello"')
+    assert (id_of(event), event.timestamp_ns, message_of(event)) == ("1|2", NOON_NS, b'"hello"')
 
 
 def test_nothing_of_an_uneven_table_is_dropped() -> None:

@@ -9,16 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flicker.decode import PageDecoder
-from flicker.events import Event
+from flicker.events import Reading, Readings
 from flicker.items import EventPage
-from flicker.render import batch_body, compile_renderer
+from flicker.render import batch_body, compile_envelope, render_page
 
 NOON_NS = 1_735_732_800_000_000_000
 
 
 def render(body: bytes) -> list[bytes]:
-    decoder = PageDecoder(timestamp_field="ts", message_field="m", id_field="id")
-    page = compile_renderer('ven"dor')(EventPage("v", decoder.decode(body).events))
+    decoder = PageDecoder(
+        source_name='ven"dor', timestamp_field="ts", message_field="m", id_field="id"
+    )
+    page = render_page(EventPage("v", decoder.decode(body).events))
     return [record.body for record in page.records]
 
 
@@ -46,8 +48,9 @@ def test_any_text_makes_a_readable_record(value: str) -> None:
 def test_a_line_break_between_tokens_splits_no_line() -> None:
     """T46 nor does a line separator inside a string."""
     event = '{\r\n"a":"x\u2028\\ny",\n"b":1}'.encode()
-    events = [Event(b"i" * 16, "i", NOON_NS, b"null", event)] * 2
-    records = compile_renderer("v")(EventPage("v", events)).records
+    readings = [Reading(b"i" * 16, b'"i"', NOON_NS, b"null", event)] * 2
+    events = compile_envelope("v")(Readings.of(readings))
+    records = render_page(EventPage("v", events)).records
     body = batch_body(records, "ndjson")
     assert body.endswith(b"\n")
     lines = body[:-1].split(b"\n")
@@ -59,7 +62,7 @@ def test_a_line_break_between_tokens_splits_no_line() -> None:
 def test_both_forms_hold_every_event(events: list[dict[str, object]]) -> None:
     """T45 T46 parsed again, each event is what it was."""
     decoded = PageDecoder().decode(json.dumps(events).encode()).events
-    records = compile_renderer("v")(EventPage("v", decoded)).records
+    records = render_page(EventPage("v", decoded)).records
     assert [record["event"] for record in json.loads(batch_body(records, "json"))] == events
     lines = batch_body(records, "ndjson").split(b"\n")
     assert [json.loads(line)["event"] for line in lines if line] == events

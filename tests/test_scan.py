@@ -29,6 +29,7 @@ from flicker.registry.shapes import check_states
 from flicker.scan import EMPTY_PAGES, EMPTY_POLLS, REPEATED_PAGES, Scanner
 from flicker.settings import Destination, Endpoint, Pagination, Secret, Source
 from flicker.timefmt import SECOND_NS, format_rfc3339, parse_timestamp
+from tests.outgoing import id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -174,7 +175,7 @@ class Reader:
         body, links = self.listing.answer(self.scanner.request().url)
         links = {relation: resolve_link(URL, target) for relation, target in links.items()}
         events, is_over = self.scanner.take(self.decoder.decode(body), links, now_ns)
-        self.ids += [event.id for event in events]
+        self.ids += [id_of(event) for event in events]
         self.warned |= self.scanner._said
         return is_over
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from flicker.errors import RetryableError
-from flicker.events import EventReader, Readings, confined, tell_repeats_apart
+from flicker.events import Event, EventReader, Readings, confined, tell_repeats_apart
 from flicker.formats import FormatError, csv_entries, decode_text, ndjson_entries
 from flicker.json_fields import compile_body
 from flicker.json_text import (
@@ -21,13 +23,11 @@ from flicker.json_text import (
     walk_path,
 )
 from flicker.render import compile_envelope
+from flicker.settings import ResponseFormat  # noqa: TC001 - msgspec reads the annotation
 from flicker.verdict import find_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from flicker.events import Event
-    from flicker.settings import ResponseFormat
+    from collections.abc import Callable
 
 _NO_MORE = frozenset({b"false", b"null", b"0", b"no", b""})
 """What a field for further pages holds where there are none."""
@@ -85,10 +85,10 @@ class ErrorBodyError(UnreadablePageError):
         self.excerpt = excerpt
 
 
-class PageDecoder:
-    """Reads the pages of one source.
+class DecodeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What pages of one source look like.
 
-    Args:
+    Attributes:
         source_name: What records say of where they come from.
         results_field: Path of the list of events; empty for a root array.
         timestamp_field: Path inside an event, or None.
@@ -110,46 +110,45 @@ class PageDecoder:
         response_format: What a body is. Paths inside the body are JSON's only.
     """
 
-    def __init__(
-        self,
-        *,
-        source_name: str = "",
-        results_field: str = "",
-        timestamp_field: str | None = None,
-        message_field: str | None = None,
-        id_field: str | Sequence[str] | None = None,
-        next_cursor_field: str | None = None,
-        cursor_from_last: str | None = None,
-        has_more_field: str | None = None,
-        results_optional: bool = False,
-        success_field: str | None = None,
-        error_field: str | None = None,
-        decode_field: str | None = None,
-        explode_field: str | None = None,
-        response_format: ResponseFormat = "json",
-    ) -> None:
-        self._results_field = results_field
-        self._results_optional = results_optional
-        self._next_cursor_field = next_cursor_field
-        self._cursor_from_last = cursor_from_last
-        self._success_field = success_field
-        self._error_field = error_field
-        self._response_format = response_format
-        ids = [id_field] if isinstance(id_field, str) else list(id_field or ())
-        self._columns = [path for path in (timestamp_field, message_field, *ids) if path]
-        body_paths = [path for path in (next_cursor_field, has_more_field) if path is not None]
-        self._next_cursor_at = 0 if next_cursor_field is not None else None
-        self._has_more_at = len(body_paths) - 1 if has_more_field is not None else None
-        self._body_paths = body_paths
-        self._extract = compile_body(results_field, body_paths)
-        self._has_explosion = explode_field is not None
-        self._envelop = compile_envelope(source_name)
+    source_name: str = ""
+    results_field: str = ""
+    timestamp_field: str | None = None
+    message_field: str | None = None
+    id_field: str | tuple[str, ...] | None = None
+    next_cursor_field: str | None = None
+    cursor_from_last: str | None = None
+    has_more_field: str | None = None
+    results_optional: bool = False
+    success_field: str | None = None
+    error_field: str | None = None
+    decode_field: str | None = None
+    explode_field: str | None = None
+    response_format: ResponseFormat = "json"
+
+
+class PageDecoder:
+    """Reads the pages of one source."""
+
+    def __init__(self, options: DecodeOptions) -> None:
+        self.options = options
+        ids = options.id_field
+        id_paths = [ids] if isinstance(ids, str) else list(ids or ())
+        columns = (options.timestamp_field, options.message_field, *id_paths)
+        self._columns = [path for path in columns if path]
+        paths = (options.next_cursor_field, options.has_more_field)
+        self._body_paths = [path for path in paths if path is not None]
+        self._next_cursor_at = 0 if options.next_cursor_field is not None else None
+        self._has_more_at = (
+            len(self._body_paths) - 1 if options.has_more_field is not None else None
+        )
+        self._extract = compile_body(options.results_field, self._body_paths)
+        self._envelop = compile_envelope(options.source_name)
         self._reader = EventReader(
-            timestamp_field=timestamp_field,
-            message_field=message_field,
-            id_field=id_field,
-            decode_field=decode_field,
-            explode_field=explode_field,
+            timestamp_field=options.timestamp_field,
+            message_field=options.message_field,
+            id_field=ids,
+            decode_field=options.decode_field,
+            explode_field=options.explode_field,
         )
 
     @property
@@ -158,7 +157,7 @@ class PageDecoder:
 
         In JSON an empty listing is a list all the same.
         """
-        return self._response_format != "json"
+        return self.options.response_format != "json"
 
     def decode(
         self,
@@ -194,11 +193,11 @@ class PageDecoder:
         if document[:1] == b"<":
             raise UnreadablePageError(HTML_MESSAGE)
         try:
-            if self._response_format == "json":
+            if self.options.response_format == "json":
                 self._raise_for_failure(document)
                 entries, tokens = self._skeleton(document)
             else:
-                is_csv = self._response_format == "csv"
+                is_csv = self.options.response_format == "csv"
                 entries = csv_entries(body, self._columns) if is_csv else ndjson_entries(body)
                 tokens = [None for _ in self._body_paths]
             has_cursor_field, cursor = self._cursor(tokens, entries)
@@ -219,7 +218,7 @@ class PageDecoder:
         last = readings.rows(-1) if entries and entries[-1] != b"null" else []
         if len(set(identities)) < len(identities):
             readings = Readings.of(tell_repeats_apart(readings.rows()))
-        if self._has_explosion:
+        if self.options.explode_field is not None:
             explode = self._reader.explode
             readings = Readings.of(part for row in readings.rows() for part in explode(row))
             last = explode(last[0])[:1] if last else []
@@ -237,7 +236,7 @@ class PageDecoder:
 
     def _raise_for_failure(self, document: bytes) -> None:
         failure = find_failure(
-            document, success_field=self._success_field, error_field=self._error_field
+            document, success_field=self.options.success_field, error_field=self.options.error_field
         )
         if failure is not None:
             raise ErrorBodyError(failure.message, failure.excerpt)
@@ -254,8 +253,8 @@ class PageDecoder:
         return entries, [walk_path(document, path) for path in self._body_paths]
 
     def _entries(self, body: bytes) -> list[bytes]:
-        found = walk_path(body, self._results_field)
-        if found is None and self._results_optional and body[:1] == b"{":
+        found = walk_path(body, self.options.results_field)
+        if found is None and self.options.results_optional and body[:1] == b"{":
             return []
         if found is None:
             raise UnreadablePageError(self._describe_missing(body))
@@ -276,7 +275,11 @@ class PageDecoder:
             )
         else:
             shape = "the body is neither an object nor a list"
-        where = f'results_field "{self._results_field}"' if self._results_field else "the root"
+        where = (
+            f'results_field "{self.options.results_field}"'
+            if self.options.results_field
+            else "the root"
+        )
         return f"has no list at {where} ({shape}). Check results_field against the response"
 
     def _has_more(self, tokens: list[bytes | None]) -> bool | None:
@@ -284,9 +287,9 @@ class PageDecoder:
         return None if token is None else token.strip().strip(b'"').lower() not in _NO_MORE
 
     def _cursor(self, tokens: list[bytes | None], entries: list[bytes]) -> tuple[bool, str | None]:
-        if self._cursor_from_last is not None:
+        if self.options.cursor_from_last is not None:
             last = next((raw for raw in reversed(entries) if raw != b"null"), b"")
-            token = walk_path(last, self._cursor_from_last) if last[:1] == b"{" else None
+            token = walk_path(last, self.options.cursor_from_last) if last[:1] == b"{" else None
             return True, scalar_text(token and token.strip()) or None
         token = tokens[self._next_cursor_at] if self._next_cursor_at is not None else None
         if token is None:
@@ -295,9 +298,10 @@ class PageDecoder:
         parts = split_list(token) if token[:1] == b"[" else [token]
         texts = [scalar_text(part.strip()) for part in parts]
         if token[:1] == b"{" or (token[:1] == b"[" and None in texts):
+            path = self.options.next_cursor_field
             message = (
-                f'has an object or a list of them at "{self._next_cursor_field}", where a cursor '
-                "is text, a number or a list of such. Check next_cursor_field against the response"
+                f'has an object or a list of them at "{path}", where a cursor is text, a number or '
+                "a list of such. Check next_cursor_field against the response"
             )
             raise UnreadablePageError(message)
         # Some vendors hand out several parts, and take them joined by commas.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from flicker.auth.shared import Authenticators
 from flicker.heartbeat import Heartbeats
+from flicker.offload.parent import Offload
 from flicker.pace import Paces
 from flicker.pool import Pool
 
@@ -80,6 +81,7 @@ class Runtime:
     once: bool = False
     heartbeats: Heartbeats = field(default_factory=Heartbeats)
     pool: Pool = field(default_factory=Pool)
+    offload: Offload = field(init=False)
     paces: Paces = field(default_factory=Paces)
     authenticators: Authenticators = field(default_factory=Authenticators)
     stop: StopRequest = field(default_factory=StopRequest)
@@ -89,6 +91,10 @@ class Runtime:
     lock: threading.Lock = field(default_factory=threading.Lock)
     has_begun: bool = False
     may_ship: Callable[[], bool] = lambda: True
+
+    def __post_init__(self) -> None:
+        """Have the pool's threads see to the decoding process."""
+        self.offload = Offload(self.pool)
 
     def backoff_s(self, failures: int) -> float:
         """Give the seconds to wait after so many failures in a row.

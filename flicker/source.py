@@ -15,7 +15,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from flicker.ahead import LookAhead
 from flicker.client import Client
 from flicker.conceal import Concealer, is_concealed, is_lost
-from flicker.decode import ErrorBodyError, PageDecoder, UnreadablePageError
+from flicker.decode import DecodeOptions, ErrorBodyError, PageDecoder, UnreadablePageError
 from flicker.dedup import DedupWindow
 from flicker.entries import ATTEMPTS as ENTRY_ATTEMPTS
 from flicker.errors import (
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from flicker.client import Reply
     from flicker.decode import Page
+    from flicker.offload.parent import Offload
     from flicker.outbox import Outbox
     from flicker.pagination import Place
     from flicker.runtime import Runtime
@@ -226,34 +227,38 @@ class ApiPartition(SourcePartition):
         )
         pagination = source.pagination
         self._decoder = PageDecoder(
-            source_name=source.name,
-            results_field=source.results_field,
-            timestamp_field=source.timestamp_field,
-            message_field=source.message_field,
-            id_field=source.id_field,
-            next_cursor_field=pagination.token_field if pagination else None,
-            cursor_from_last=pagination.cursor_from_last if pagination else None,
-            has_more_field=pagination.has_more_field if pagination else None,
-            results_optional=source.results_optional,
-            success_field=source.success_field,
-            error_field=source.error_field,
-            decode_field=source.decode_field,
-            explode_field=source.explode_field,
-            response_format=source.listing_format,
+            DecodeOptions(
+                source_name=source.name,
+                results_field=source.results_field,
+                timestamp_field=source.timestamp_field,
+                message_field=source.message_field,
+                id_field=source.id_field,
+                next_cursor_field=pagination.token_field if pagination else None,
+                cursor_from_last=pagination.cursor_from_last if pagination else None,
+                has_more_field=pagination.has_more_field if pagination else None,
+                results_optional=source.results_optional,
+                success_field=source.success_field,
+                error_field=source.error_field,
+                decode_field=source.decode_field,
+                explode_field=source.explode_field,
+                response_format=source.listing_format,
+            )
         )
         self._interval_s = source.poll_interval.total_seconds()
         self._entry_decoder = self._decoder
         if source.fetch_each is not None:
             each = source.fetch_each
             self._entry_decoder = PageDecoder(
-                source_name=source.name,
-                results_field=each.results_field,
-                timestamp_field=each.timestamp_field,
-                message_field=each.message_field,
-                id_field=each.id_field,
-                success_field=each.success_field,
-                error_field=each.error_field,
-                response_format=source.response_format,
+                DecodeOptions(
+                    source_name=source.name,
+                    results_field=each.results_field,
+                    timestamp_field=each.timestamp_field,
+                    message_field=each.message_field,
+                    id_field=each.id_field,
+                    success_field=each.success_field,
+                    error_field=each.error_field,
+                    response_format=source.response_format,
+                )
             )
         self._pace = runtime.paces.join(source.rate_limit_group, source.requests_per_second)
         self._is_listed = self._has_begun = False
@@ -419,7 +424,7 @@ class ApiPartition(SourcePartition):
         pending = scanner.pending
         if pending is not None:
             request = PageRequest(pending.url, response_format=self._source.response_format)
-            read = _reader(self._entry_decoder, pending.identity)
+            read = _reader(self._runtime.offload, self._entry_decoder, pending.identity)
             is_body_due = not self._entry_decoder.allows_empty_body
             return self._new_fetch(request, None, read, is_body_due=is_body_due, is_entry=True)
         if scanner.entries.is_full:
@@ -430,7 +435,7 @@ class ApiPartition(SourcePartition):
             if not scanner.begin(time.time_ns()):
                 return None
         is_body_due = scanner.is_mid_scan and not self._decoder.allows_empty_body
-        read = _reader(self._decoder)
+        read = _reader(self._runtime.offload, self._decoder)
         return self._new_fetch(
             scanner.request(),
             scanner.place,
@@ -482,7 +487,9 @@ class ApiPartition(SourcePartition):
             return None
         place, request = fetch.following
         is_body_due = not self._decoder.allows_empty_body
-        ahead = self._new_fetch(request, place, _reader(self._decoder), is_body_due=is_body_due)
+        ahead = self._new_fetch(
+            request, place, _reader(self._runtime.offload, self._decoder), is_body_due=is_body_due
+        )
         try:
             self._runtime.pool.submit(ahead.run)
         except RuntimeError:
@@ -745,9 +752,11 @@ def _has_gap(position: Position) -> bool:
     )
 
 
-def _reader(decoder: PageDecoder, within: bytes | None = None) -> _Read:
+def _reader(offload: Offload, decoder: PageDecoder, within: bytes | None = None) -> _Read:
     def read(reply: Reply, on_outline: Callable[[Page], None]) -> Page:
         content_type = reply.headers.get("content-type", "")
-        return decoder.decode(reply.body, content_type, within=within, on_outline=on_outline)
+        return offload.decode(
+            decoder, reply.body, content_type, within=within, on_outline=on_outline
+        )
 
     return read

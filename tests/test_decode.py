@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flicker.decode import PageDecoder, UnreadablePageError
+from flicker.decode import DecodeOptions, PageDecoder, UnreadablePageError
 from tests.outgoing import id_of, message_of
 
 NOON_NS = 1_735_732_800_000_000_000
 
 
 def decode(body: bytes, content_type: str = "", **fields: Any) -> Any:
-    return PageDecoder(**fields).decode(body, content_type)
+    return PageDecoder(DecodeOptions(**fields)).decode(body, content_type)
 
 
 def raws(body: bytes, content_type: str = "", **fields: Any) -> list[bytes]:
@@ -50,7 +50,7 @@ def test_an_identity_is_the_id_or_else_the_event(first: str, second: str, distin
 
 
 def identities(body: bytes, *, within: bytes | None = None, **fields: Any) -> list[bytes]:
-    page = PageDecoder(**fields).decode(body, within=within)
+    page = PageDecoder(DecodeOptions(**fields)).decode(body, within=within)
     for event in page.events:
         assert len(event.identity) == 16
     return [event.identity for event in page.events]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flicker import dedup
-from flicker.decode import PageDecoder
+from flicker.decode import DecodeOptions, PageDecoder
 from flicker.dedup import KEPT_COUNT, RECENT_COUNT, DedupWindow
 from flicker.demo.servers import Response
 from flicker.position import Position, dump_position, load_position
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from flicker.demo.servers import Request
 
 LISTED = PageDecoder(
-    results_field="events", timestamp_field="ts", id_field="id", next_cursor_field="next"
+    DecodeOptions(
+        results_field="events", timestamp_field="ts", id_field="id", next_cursor_field="next"
+    )
 )
-FETCHED = PageDecoder(results_field="", id_field="id")
+FETCHED = PageDecoder(DecodeOptions(results_field="", id_field="id"))
 SOURCE = replace(
     make_source("cursor", since=True, lookback=timedelta(hours=1)),
     fetch_each=FetchEach("url"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flicker.decode import PageDecoder
+from flicker.decode import DecodeOptions, PageDecoder
 from flicker.filter import compile_filter, filter_text
 from flicker.items import EventPage
 from flicker.settings import Destination, Endpoint, Source
@@ -24,7 +24,7 @@ def select(bodies: list[str], match_on: list[str], exclude_on: list[str]) -> lis
         match_on=tuple(map(re.compile, match_on)),
         exclude_on=tuple(map(re.compile, exclude_on)),
     )
-    events = PageDecoder().decode(f"[{','.join(bodies)}]".encode()).events
+    events = PageDecoder(DecodeOptions()).decode(f"[{','.join(bodies)}]".encode()).events
     page = compile_filter(source)(EventPage("vendor", events))
     assert page is None or page.events
     return [] if page is None else [event.raw.decode() for event in page.events]

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flicker.decode import PageDecoder, UnreadablePageError
+from flicker.decode import DecodeOptions, PageDecoder, UnreadablePageError
 from tests.outgoing import id_of, message_of
 
 NOON_NS = 1_735_732_800_000_000_000
 
 
 def raws(body: bytes, response_format: Literal["ndjson", "csv"], **fields: Any) -> list[bytes]:
-    page = PageDecoder(response_format=response_format, **fields).decode(body)
+    page = PageDecoder(DecodeOptions(response_format=response_format, **fields)).decode(body)
     return [event.raw for event in page.events]
 
 
@@ -37,7 +37,7 @@ def test_each_line_is_an_event(ending: bytes) -> None:
 
 def test_a_line_of_null_is_counted_and_no_event() -> None:
     """T43 as in a list."""
-    page = PageDecoder(response_format="ndjson").decode(b'null\n{"a":1}\n')
+    page = PageDecoder(DecodeOptions(response_format="ndjson")).decode(b'null\n{"a":1}\n')
     assert (page.entries, page.skipped, len(page.events)) == (2, 1, 1)
 
 
@@ -70,7 +70,9 @@ def test_a_table_becomes_objects_of_text() -> None:
 def test_columns_are_fields() -> None:
     """T47 a column's name may hold a dot."""
     decoder = PageDecoder(
-        response_format="csv", timestamp_field="at.utc", message_field="m", id_field=["a", "b"]
+        DecodeOptions(
+            response_format="csv", timestamp_field="at.utc", message_field="m", id_field=["a", "b"]
+        )
     )
     (event,) = decoder.decode(b"a,b,m,at.utc\n1,2,hello,2025-01-01T12:00:00Z\n").events
     assert (id_of(event), event.timestamp_ns, message_of(event)) == ("1|2", NOON_NS, b'"hello"')
@@ -127,10 +129,10 @@ def test_csv_may_lack_some_of_the_columns() -> None:
 @pytest.mark.parametrize("response_format", ["ndjson", "csv"])
 def test_an_empty_body_is_a_page_without_events(response_format: Literal["ndjson", "csv"]) -> None:
     """T36 where no list has to be there."""
-    decoder = PageDecoder(response_format=response_format)
+    decoder = PageDecoder(DecodeOptions(response_format=response_format))
     assert decoder.allows_empty_body
     assert decoder.decode(b" \r\n").events == []
-    assert not PageDecoder().allows_empty_body
+    assert not PageDecoder(DecodeOptions()).allows_empty_body
 
 
 def test_a_table_of_a_header_alone_is_empty() -> None:
@@ -143,10 +145,12 @@ def test_a_table_of_a_header_alone_is_empty() -> None:
 def test_what_a_document_says_is_looked_for_in_json_only() -> None:
     """T17 lines have neither cursors nor lists, but a last event."""
     fields: dict[str, Any] = {"results_field": "a", "has_more_field": "b", "error_field": "c"}
-    decoder = PageDecoder(response_format="ndjson", cursor_from_last="b", **fields)
+    decoder = PageDecoder(DecodeOptions(response_format="ndjson", cursor_from_last="b", **fields))
     page = decoder.decode(b'{"a":1,"b":2,"c":3}')
     assert (page.entries, page.has_more, page.cursor) == (1, None, "2")
-    page = PageDecoder(response_format="ndjson", next_cursor_field="b").decode(b'{"b":2}')
+    page = PageDecoder(DecodeOptions(response_format="ndjson", next_cursor_field="b")).decode(
+        b'{"b":2}'
+    )
     assert (page.has_cursor_field, page.cursor) == (False, None)
 
 

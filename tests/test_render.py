@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flicker.decode import PageDecoder
+from flicker.decode import DecodeOptions, PageDecoder
 from flicker.events import Reading, Readings
 from flicker.items import EventPage
 from flicker.render import batch_body, compile_envelope, render_page
@@ -18,7 +18,7 @@ NOON_NS = 1_735_732_800_000_000_000
 
 def render(body: bytes) -> list[bytes]:
     decoder = PageDecoder(
-        source_name='ven"dor', timestamp_field="ts", message_field="m", id_field="id"
+        DecodeOptions(source_name='ven"dor', timestamp_field="ts", message_field="m", id_field="id")
     )
     page = render_page(EventPage("v", decoder.decode(body).events))
     return [record.body for record in page.records]
@@ -61,7 +61,7 @@ def test_a_line_break_between_tokens_splits_no_line() -> None:
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers()), min_size=1))
 def test_both_forms_hold_every_event(events: list[dict[str, object]]) -> None:
     """T45 T46 parsed again, each event is what it was."""
-    decoded = PageDecoder().decode(json.dumps(events).encode()).events
+    decoded = PageDecoder(DecodeOptions()).decode(json.dumps(events).encode()).events
     records = render_page(EventPage("v", decoded)).records
     assert [record["event"] for record in json.loads(batch_body(records, "json"))] == events
     lines = batch_body(records, "ndjson").split(b"\n")

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from flicker.decode import PageDecoder
+from flicker.decode import DecodeOptions, PageDecoder
 from flicker.pagination import Place, next_place
 from flicker.request import Bounds, PageRequest, page_request, put_at
 from flicker.settings import Destination, Endpoint, Pagination, Secret, Source
@@ -117,7 +117,7 @@ def test_offsets_and_pages_are_numbers(kind: Any) -> None:
 @pytest.mark.parametrize("location", ["body", "query"])
 def test_a_cursor_comes_back_as_it_was_written(location: Any, written: str, sent: str) -> None:
     """T20: beyond 2^53, and never as a float."""
-    page = PageDecoder(results_field="events", next_cursor_field="next").decode(
+    page = PageDecoder(DecodeOptions(results_field="events", next_cursor_field="next")).decode(
         b'{"events": [], "next": ' + written.encode() + b"}"
     )
     place = next_place(CURSOR, Place("top"), page, {})

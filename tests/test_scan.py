@@ -20,7 +20,7 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from flicker.conceal import Concealer
-from flicker.decode import PageDecoder
+from flicker.decode import DecodeOptions, PageDecoder
 from flicker.dedup import KEPT_COUNT, DedupWindow
 from flicker.pagination import Place, resolve_link
 from flicker.position import Position, api_fingerprint, dump_position, load_position
@@ -147,10 +147,12 @@ class Reader:
         self.scanner = Scanner(source, position or Position(DedupWindow(source.name)))
         self.concealer = Concealer(source.endpoint, source.params)
         self.decoder = PageDecoder(
-            results_field=source.results_field,
-            timestamp_field=source.timestamp_field,
-            id_field=source.id_field,
-            next_cursor_field="next",
+            DecodeOptions(
+                results_field=source.results_field,
+                timestamp_field=source.timestamp_field,
+                id_field=source.id_field,
+                next_cursor_field="next",
+            )
         )
         self.began_ns: int | None = None
         self.ids: list[str] = []

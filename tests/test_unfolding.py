@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flicker.decode import Page, PageDecoder
+from flicker.decode import DecodeOptions, Page, PageDecoder
 from tests.outgoing import id_of, message_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ NOON = "2025-01-01T12:00:00Z"
 
 
 def decode(*records: bytes, **fields: Any) -> Page:
-    return PageDecoder(**fields).decode(b"[" + b",".join(records) + b"]")
+    return PageDecoder(DecodeOptions(**fields)).decode(b"[" + b",".join(records) + b"]")
 
 
 def events(*records: bytes, **fields: Any) -> list[Event]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flicker.decode import ErrorBodyError, Page, PageDecoder, UnreadablePageError
+from flicker.decode import DecodeOptions, ErrorBodyError, Page, PageDecoder, UnreadablePageError
 
 CLOUDFLARE = (
     b'{"success":false,"errors":[{"code":10000,"message":"Authentication error"}],"result":[]}'
@@ -16,7 +16,7 @@ SALESFORCE = b'[{"message":"Session expired or invalid","errorCode":"INVALID_SES
 
 
 def decode(body: bytes, **fields: Any) -> Page:
-    return PageDecoder(**fields).decode(body)
+    return PageDecoder(DecodeOptions(**fields)).decode(body)
 
 
 @pytest.mark.parametrize(

@@ -286,7 +286,7 @@ def test_every_file_named_in_the_readme_exists() -> None:
         "refused.jsonl",
     }
     named = set(re.findall(r"`([\w./-]+\.(?:py|yaml|md|jsonl?))`", DOCUMENTS)) - made_by_flicker
-    places = (ROOT, ROOT / "flicker", ROOT / "flicker/registry")
+    places = (ROOT, *(ROOT / "flicker" / name for name in ("", "offload", "registry")))
     missing = [
         name
         for name in sorted(named - {"config.yaml"})

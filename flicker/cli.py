@@ -61,12 +61,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _obey(args)
         # What is left in the buffer would fail at exit, where nothing can catch it.
-        sys.stdout.flush()
+        _show("", end="")
     except BrokenPipeError:
-        # So that Python's own flush at exit finds a place to write to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return UNREAD
+    except _OutputError as error:
+        _drop_output()
+        _say(str(error))
+        return FAILED
     return code
+
+
+class _OutputError(Exception):
+    """What was to be printed cannot be written."""
+
+
+def _show(text: str, end: str = "\n") -> None:
+    """Print something, and have it written.
+
+    Raises:
+        BrokenPipeError: Nobody reads it.
+        _OutputError: It cannot be written.
+    """
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        message = f"the output cannot be written ({error.strerror})"
+        raise _OutputError(message) from None
+
+
+def _drop_output() -> None:
+    # So that Python's own flush at exit finds a place to write to.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _obey(args: argparse.Namespace) -> int:
@@ -76,7 +104,7 @@ def _obey(args: argparse.Namespace) -> int:
     try:
         answer = _answer(args)
         if answer is not None:
-            print(answer)
+            _show(answer)
             return STOPPED
         if args.command == "demo":
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -90,7 +118,7 @@ def _obey(args: argparse.Namespace) -> int:
             return MISCONFIGURED
         settings = config.load(args.config, os.environ)
         if args.command == "validate":
-            print(f"{args.config}: {len(settings.sources)} source(s), no problem found")
+            _show(f"{args.config}: {len(settings.sources)} source(s), no problem found")
             return STOPPED
         return _run(settings, args)
     except ConfigError as error:

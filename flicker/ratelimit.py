@@ -32,27 +32,6 @@ _THROTTLED = re.compile(
     rb'"(?:__type|code|errorCode)"\s*:\s*"(?:[^"]*#)?(?:Throttl\w*|TooManyRequests\w*'
     rb'|RequestLimitExceeded|REQUEST_LIMIT_EXCEEDED|RequestThrottled\w*|SlowDown)"',
 )
-# Longer than anybody means, and short enough to be added to a date.
-_ABSURD_WAIT = timedelta(days=10_000)
-
-
-def parse_retry_after(value: str, now: datetime) -> timedelta | None:
-    """Read how long a server asks us to stay away.
-
-    Args:
-        value: Header text: seconds, for which a fraction is tolerated, or an
-            HTTP date.
-        now: Aware instant that an HTTP date is measured from.
-
-    Returns:
-        Zero or more, limited to what a date can bear but not to `MAX_WAIT`;
-        None where the text is neither form, so that the caller falls back to
-        its own backoff.
-
-    Source: RFC 9110, section 10.2.3.
-    """
-    wait_s = _retry_after_s(value, now.timestamp())
-    return None if wait_s is None else _wait(wait_s, _ABSURD_WAIT)
 
 
 def wait_asked_for(headers: Mapping[str, str], now: datetime) -> timedelta | None:
@@ -81,7 +60,7 @@ def wait_asked_for(headers: Mapping[str, str], now: datetime) -> timedelta | Non
     now_s = now.timestamp() if server_ns is None else server_ns / SECOND_NS
     wait_s = _retry_after_s(folded.get("retry-after", ""), now_s)
     if wait_s is not None:
-        return _wait(wait_s, MAX_WAIT)
+        return _wait(wait_s)
     remaining = _remaining(folded)
     if 0 not in remaining and any(number > 0 for number in remaining):
         return None
@@ -89,7 +68,7 @@ def wait_asked_for(headers: Mapping[str, str], now: datetime) -> timedelta | Non
     wait_s = next((reset_s for reset_s in resets if reset_s is not None), None)
     if wait_s is None:
         return None
-    return _wait(wait_s, MAX_WAIT) if wait_s > 0 else PAST_RESET_WAIT
+    return _wait(wait_s) if wait_s > 0 else PAST_RESET_WAIT
 
 
 def is_quota_exhausted(headers: Mapping[str, str]) -> bool:
@@ -138,5 +117,5 @@ def _reset_s(value: str, now_s: float) -> float | None:
     return number if number < _FIRST_EPOCH_S else number - now_s
 
 
-def _wait(wait_s: float, longest: timedelta) -> timedelta:
-    return timedelta(seconds=min(max(wait_s, 0.0), longest.total_seconds()))
+def _wait(wait_s: float) -> timedelta:
+    return timedelta(seconds=min(max(wait_s, 0.0), MAX_WAIT.total_seconds()))

@@ -428,6 +428,7 @@ class ApiPartition(SourcePartition):
             is_body_due = not self._entry_decoder.allows_empty_body
             return self._new_fetch(request, None, read, is_body_due=is_body_due, is_entry=True)
         if scanner.entries.is_full:
+            self._warn_of_many_entries()
             return None
         if not self._has_begun:
             self._has_begun = True
@@ -701,6 +702,12 @@ class ApiPartition(SourcePartition):
             " for again",
             extra={"source": self._name, "reason": reason},
         )
+
+    def _warn_of_many_entries(self) -> None:
+        message = "too many entries of the listing wait to be fetched again; no more are listed"
+        if message not in self._said_of_entries:
+            self._said_of_entries.add(message)
+            logger.warning(message, extra={"source": self._name})
 
     def _wait_for_entries(self) -> None:
         """Have a run of `--once` ask again for what could not be fetched, or give it up."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,6 @@ from tests.servers.scripted import ScriptedApi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.process
 
@@ -64,6 +64,20 @@ def test_ends_quietly_where_nobody_reads_on(home: Home, command: str) -> None:
             check=False,
         )
     assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("command", ["vendors", "schema"])
+def test_says_so_where_its_output_has_no_room(command: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "flicker", command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    said = b"flicker: the output cannot be written (No space left on device)\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
 
 
 def test_stops_as_asked_with_0(home: Home) -> None:

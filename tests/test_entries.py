@@ -227,6 +227,21 @@ def test_once_waits_for_an_entry_that_fails_for_a_while() -> None:
         assert drive.runtime.failed == set()
 
 
+def test_a_listing_that_rests_for_what_cannot_be_fetched_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("flicker.entries.MOST_PUT_OFF", 2)
+    documents = Documents(10)
+    for at in range(10):
+        documents.answers[at] = lambda: Response(503)
+    with ScriptedApi(documents.respond) as api:
+        drive = Drive(documents_at(api.url))
+        drive.until(lambda: "no more are listed" in caplog.text)
+        asked = documents.asked[0]
+        drive.until(lambda: documents.asked[0] > asked + 1)
+    assert caplog.text.count("no more are listed") == 1
+
+
 def entry(number: int) -> Pending:
     return Pending(number.to_bytes(16, "big"), f"/{number}", None)
 

@@ -40,6 +40,11 @@ _PLACES_OF_ITEMS: tuple[Keys, ...] = (
 _NO_PLACES_OF_ITEMS = frozenset({"foreach", "rate_limit_group", "match_on", "exclude_on"})
 """Where `{item}` makes no source differ, and is no mistake: a pattern may look for it."""
 
+_NO_ITEM_HERE = (
+    f"has `{ITEM}` where no item is put in its place: write out what is meant, in a source for"
+    " each item where it differs"
+)
+
 
 def check_relations(root: dict[str, Any]) -> Iterator[Finding]:
     """Check the values of a file against each other."""
@@ -62,7 +67,10 @@ def check_relations(root: dict[str, Any]) -> Iterator[Finding]:
                         " own, because its position is kept under it"
                     )
                     yield (*keys, "name"), message
-    yield from _destination_relations(_map(root, "destination"), ("destination",))
+    destination = _map(root, "destination")
+    yield from _destination_relations(destination, ("destination",))
+    for place, _ in _places_of_item(destination, ("destination",)):
+        yield place, _NO_ITEM_HERE
     yield from _retry_relations(_map(root, "retry"))
 
 
@@ -161,11 +169,7 @@ def _item_relations(source: dict[str, Any], keys: Keys) -> Iterator[Finding]:
     for place, is_filled in _places_of_item(told, ()):
         is_anywhere = is_anywhere or is_filled
         if not is_filled:
-            message = (
-                f"has `{ITEM}` where no item is put in its place: write out what is meant, in a"
-                " source for each item where it differs"
-            )
-            yield (*keys, *place), message
+            yield (*keys, *place), _NO_ITEM_HERE
     if not is_anywhere:
         message = (
             f"has nowhere to go: write `{ITEM}` where its items belong, in `endpoint`, `params`,"

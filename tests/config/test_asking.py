@@ -193,6 +193,12 @@ def test_says_where_what_and_what_to_do(keys: dict[str, Any], path: str, words: 
     assert words in found[f"api_sources[0].{path}"]
 
 
+def test_no_item_is_put_into_the_destination_of_all_sources() -> None:
+    file = one(foreach=["a"], params={"x": "{item}"})
+    found = problems({**file, "destination": {"endpoint": "https://siem.example/{item}"}})
+    assert "no item is put" in found["destination.endpoint"]
+
+
 @pytest.mark.parametrize("number", [".nan", "-.inf"])
 def test_a_body_holds_only_what_json_has_words_for(number: str) -> None:
     file = f"""

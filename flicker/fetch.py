@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -99,6 +100,11 @@ class Fetch:
         self.links: dict[str, str] = {}
         self.error: RequestError | None = None
         self.done_at: float | None = None
+        self._done = threading.Event()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until what came is final, or for so long."""
+        self._done.wait(seconds)
 
     @property
     def is_at_token(self) -> bool:
@@ -151,6 +157,7 @@ class Fetch:
             if asked_s is not None:
                 self._on_pause(asked_s)
             self.done_at = time.monotonic()
+            self._done.set()
 
     def _links(self, reply: Reply, page: Page) -> dict[str, str]:
         target = next_url(self._source.pagination, page, reply.headers)

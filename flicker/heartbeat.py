@@ -67,6 +67,11 @@ class Heartbeat:
         self._worker = worker
         self.number = number
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether the worker has no other partition."""
+        return self._counts[self._worker] == 1
+
     def next_in_s(self) -> float:
         """Give the seconds until it wakes next."""
         period = min(MAX_BEATS, -(-self._counts[self._worker] // PARTITIONS_A_BEAT))

@@ -54,6 +54,10 @@ if TYPE_CHECKING:
 PAUSE_S = 0.05
 """Seconds between two looks at an outbox that is full or is being drained."""
 
+WAIT_S = 0.005
+"""Seconds for which a look at a request on its way waits for it, where the worker has
+no other source that this would hold up."""
+
 STAGGER_S = 0.001
 """Between the first polls of two sources of a worker."""
 
@@ -97,7 +101,7 @@ class SourcePartition(StatefulSourcePartition[SourceItem, dict[str, Any]]):
         self._awake_in_s = 0.0
 
     def next_batch(self) -> list[SourceItem]:
-        """Give what is ready; never waits.
+        """Give what is ready; never waits, but for `WAIT_S`.
 
         Raises:
             StopIteration: The source was asked to stop, or to read once, and
@@ -361,6 +365,8 @@ class ApiPartition(SourcePartition):
     def _poll(self, outbox: Outbox | None) -> list[SourceItem]:
         items: list[SourceItem] = []
         if self._fetch is not None:
+            if self._heartbeat.is_alone:
+                self._fetch.wait(WAIT_S)
             if not self._fetch.is_done:
                 self._awake_in_s = self._look_again_in(self._fetch)
                 return items
@@ -580,6 +586,8 @@ class ApiPartition(SourcePartition):
         """
         elapsed_s = time.monotonic() - fetch.started_at
         wait_s = max(elapsed_s / 10, 0.9 * self._typical_s - elapsed_s)
+        if self._heartbeat.is_alone:
+            return min(PAUSE_S, max(0.0, wait_s - WAIT_S))
         return min(PAUSE_S, max(0.001, wait_s))
 
     def _take_failure(self, error: RequestError) -> None:

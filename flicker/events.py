@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from hashlib import blake2b
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
@@ -23,7 +23,7 @@ from flicker.json_text import (
     split_value,
     string_text,
 )
-from flicker.timefmt import parse_timestamp, parse_timestamps
+from flicker.timefmt import format_rfc3339, parse_timestamp, parse_written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -67,6 +67,7 @@ class Reading(NamedTuple):
             as text, else the identity in hexadecimal; of a part of a record, the
             record's and the start of its own identity.
         timestamp_ns: As the event's.
+        timestamp: JSON text of it, or `null`.
         message: JSON text of a string, or `null`.
         raw: As the event's.
     """
@@ -74,6 +75,7 @@ class Reading(NamedTuple):
     identity: bytes
     id: bytes
     timestamp_ns: int | None
+    timestamp: bytes
     message: bytes
     raw: bytes
 
@@ -84,6 +86,7 @@ class Readings(NamedTuple):
     identities: list[bytes]
     ids: list[bytes]
     instants_ns: list[int | None]
+    timestamps: list[bytes]
     messages: list[bytes]
     raws: list[bytes]
 
@@ -91,7 +94,7 @@ class Readings(NamedTuple):
     def of(cls, readings: Iterable[Reading]) -> Readings:
         """Turn rows into columns."""
         rows = list(readings)
-        columns: Any = zip(*rows, strict=True) if rows else ([], [], [], [], [])
+        columns: Any = zip(*rows, strict=True) if rows else ([], [], [], [], [], [])
         return cls(*map(list, columns))
 
     def rows(self, start: int = 0) -> list[Reading]:
@@ -161,9 +164,9 @@ class EventReader:
         if columns is None:
             return Readings.of(self._read_one(raw) for raw in entries)
         instants: list[int | None] = [None] * len(entries)
-        messages = [b"null"] * len(entries)
+        timestamps = messages = [b"null"] * len(entries)
         if self._timestamp_at is not None:
-            instants = _instants_of(columns[self._timestamp_at])
+            instants, timestamps = _instants_of(columns[self._timestamp_at])
         if self._message_at is not None:
             messages = _messages_of(columns[self._message_at])
         joined = _plain_strings(columns[self._id_at]) if self._id_at is not None else None
@@ -176,7 +179,7 @@ class EventReader:
                 for event_id, raw in zip(self._ids_of(columns, len(entries)), entries, strict=True)
             ]
             identities, ids = [pair[0] for pair in found], [pair[1] for pair in found]
-        return Readings(identities, ids, instants, messages, entries)
+        return Readings(identities, ids, instants, timestamps, messages, entries)
 
     def _ids_of(self, columns: list[Column], count: int) -> Iterable[str | None]:
         if self._id_at is not None:
@@ -206,7 +209,7 @@ class EventReader:
                 event_id = _joined([scalar_text(found[at]) for at in self._ids_at])
         # What the vendor lists twice is two, though it may embed the same.
         identity, id_text = _identify(event_id, outer or raw)
-        return Reading(identity, id_text, timestamp_ns, message, raw)
+        return Reading(identity, id_text, timestamp_ns, _timestamp_of(timestamp_ns), message, raw)
 
     def _embedded_object(self, raw: bytes) -> bytes | None:
         token = self._embedded(raw)[0] if self._embedded is not None and raw[:1] == b"{" else None
@@ -243,7 +246,7 @@ class EventReader:
                 digits = identity.hex()[:ELEMENT_DIGITS].encode()
                 part = part._replace(identity=identity, id=b'%b:%b"' % (record.id[:-1], digits))
             if part.timestamp_ns is None:
-                part = part._replace(timestamp_ns=record.timestamp_ns)
+                part = part._replace(timestamp_ns=record.timestamp_ns, timestamp=record.timestamp)
             if part.message == b"null":
                 part = part._replace(message=record.message)
             parts.append(part)
@@ -330,12 +333,21 @@ def _digests(ids: list[bytes]) -> list[bytes]:
     return digests
 
 
-def _instants_of(column: Column) -> list[int | None]:
+def _instants_of(column: Column) -> tuple[list[int | None], list[bytes]]:
+    """Give instants, and as what they go out."""
     joined = _plain_strings(column)
     if joined is not None:
-        return parse_timestamps(joined.decode().split(_BETWEEN.decode()))
+        written = parse_written(joined.decode().split(_BETWEEN.decode()))
+        if written is not None:
+            quoted = b'"%b"' % joined
+            return cast("list[int | None]", written), quoted.replace(b'.000Z"', b'Z"').split(b"\n")
     texts = [scalar_text(present(token)) for token in column]
-    return [None if text is None else parse_timestamp(text) for text in texts]
+    instants = [None if text is None else parse_timestamp(text) for text in texts]
+    return instants, list(map(_timestamp_of, instants))
+
+
+def _timestamp_of(instant_ns: int | None) -> bytes:
+    return b"null" if instant_ns is None else f'"{format_rfc3339(instant_ns)}"'.encode()
 
 
 def _messages_of(column: Column) -> list[bytes]:

@@ -9,7 +9,6 @@ import msgspec
 
 from flicker.events import Event
 from flicker.items import EventPage, Record, RecordPage
-from flicker.timefmt import format_rfc3339_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +39,7 @@ def compile_envelope(source_name: str) -> Callable[[Readings], list[Event]]:
                 repeat(source),
                 readings.ids,
                 repeat(b',"timestamp":'),
-                _timestamps(readings.instants_ns),
+                readings.timestamps,
                 repeat(b',"message":'),
                 readings.messages,
                 repeat(b',"event":'),
@@ -49,13 +48,6 @@ def compile_envelope(source_name: str) -> Callable[[Readings], list[Event]]:
         return list(map(Event, readings.identities, readings.instants_ns, heads, readings.raws))
 
     return envelop
-
-
-def _timestamps(instants_ns: list[int | None]) -> list[bytes]:
-    """Give instants as JSON texts."""
-    texts = ["null" if at is None else f'"{at}"' for at in format_rfc3339_all(instants_ns)]
-    # One encoding for all takes a tenth of the time of one for each.
-    return "\n".join(texts).encode().split(b"\n")
 
 
 def render_page(page: EventPage) -> RecordPage:

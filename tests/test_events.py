@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flicker.events import EventReader, Readings
-from flicker.timefmt import parse_timestamp, parse_timestamps
+from flicker.timefmt import format_rfc3339, parse_timestamp
 
 scalars = st.sampled_from(
     [
@@ -95,7 +95,14 @@ def test_what_is_no_plain_string_is_told_from_it(token: str) -> None:
     )
 )
 def test_timestamps_read_together_as_they_read_alone(texts: list[str]) -> None:
-    """T40 also when their minutes are known by now."""
-    alone = [parse_timestamp(text) for text in texts]
-    assert parse_timestamps(texts) == alone
-    assert parse_timestamps(texts) == alone
+    """T40 also when their seconds are known by now."""
+    entries = [json.dumps({"at": text}).encode() for text in texts]
+    alone = [row for raw in [*entries, b"1"] for row in reader(None).read([raw])[0].rows()]
+    for _ in range(2):
+        together = reader(None).read(entries)[0].rows()
+        assert together == alone[:-1]
+    instants = [parse_timestamp(text) for text in texts]
+    assert [row.timestamp_ns for row in together] == instants
+    assert [row.timestamp for row in together] == [
+        b"null" if at is None else b'"%b"' % format_rfc3339(at).encode() for at in instants
+    ]

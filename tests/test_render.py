@@ -48,7 +48,7 @@ def test_any_text_makes_a_readable_record(value: str) -> None:
 def test_a_line_break_between_tokens_splits_no_line() -> None:
     """T46 nor does a line separator inside a string."""
     event = '{\r\n"a":"x\u2028\\ny",\n"b":1}'.encode()
-    readings = [Reading(b"i" * 16, b'"i"', NOON_NS, b"null", event)] * 2
+    readings = [Reading(b"i" * 16, b'"i"', NOON_NS, b"null", b"null", event)] * 2
     events = compile_envelope("v")(Readings.of(readings))
     records = render_page(EventPage("v", events)).records
     body = batch_body(records, "ndjson")

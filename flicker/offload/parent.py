@@ -34,8 +34,8 @@ WORTH_BYTES = 128 * 1024
 WORTH_PAGES = 4
 """Of that size within `IDLE_S` for which a process is started: it takes 30 MB."""
 
-LANES = 2
-"""Pages under way: one that is decoded, and one that is to be next. For more, this
+LANES = 3
+"""Pages under way: one that is decoded, and those that are to be next. For more, this
 process decodes as well."""
 
 IDLE_S = 20.0

@@ -25,9 +25,9 @@ from requests.utils import get_environ_proxies
 
 from flicker.auth.authenticator import SigningRequest
 from flicker.auth.static import request_headers
-from flicker.body import decompress, read_body, too_large
+from flicker.body import decompress, too_large
 from flicker.conceal import Concealer, hide
-from flicker.connections import Call, Connections, calls
+from flicker.connections import Answer, Call, Connections, calls
 from flicker.errors import (
     ForeignLinkError,
     HumanNeededError,
@@ -125,7 +125,9 @@ class Client:
             cert = str(tls.cert_path)
             cert = cert if tls.key_path is None else (cert, str(tls.key_path))
         proxies = get_environ_proxies(endpoint.url)
-        self._connections = Connections(connections, verify=verify, cert=cert, proxies=proxies)
+        self._connections = Connections(
+            endpoint.url, connections, verify=verify, cert=cert, proxies=proxies
+        )
         self._headers = {
             "User-Agent": f"flicker/{version('flicker')}",
             "Accept": "application/json",
@@ -221,35 +223,46 @@ class Client:
         *,
         is_page: bool,
     ) -> Reply:
-        names = {name.lower() for name in headers}
-        headers = {k: v for k, v in self._headers.items() if k.lower() not in names} | headers
+        if headers:
+            names = {name.lower() for name in headers}
+            headers = {k: v for k, v in self._headers.items() if k.lower() not in names} | headers
+        else:
+            headers = self._headers
         if body is not None:
-            headers["Content-Length"] = str(len(body))
-        call = Call(deadline, _request_target(url))
-        with calls.running(call):
-            try:
-                response = self._connections.send(method, url, headers, body, call)
-                try:
-                    return self._read(url, response, call, is_page=is_page)
-                finally:
-                    response.release_conn()
-            except (
-                requests.RequestException,
-                urllib3.exceptions.HTTPError,
-                HTTPException,
-                OSError,
-                ValueError,
-            ) as error:
-                raise self._failure(error, in_time=not call.is_broken_off) from None
+            headers = headers | {"Content-Length": str(len(body))}
+        call = calls.begin(deadline)
+        answer: Answer | None = None
+        try:
+            answer = self._connections.send(method, _request_target(url), headers, body, call)
+            return self._read(url, answer, call, is_page=is_page)
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            HTTPException,
+            OSError,
+            ValueError,
+        ) as error:
+            raise self._failure(error, in_time=not call.is_broken_off) from None
+        finally:
+            # First of all: the connection may serve another call from then on.
+            calls.end(call)
+            if answer is not None:
+                self._connections.release(answer)
 
-    def _read(self, url: str, raw: urllib3.BaseHTTPResponse, call: Call, *, is_page: bool) -> Reply:
-        headers = {name.lower(): _as_utf8(value) for name, value in raw.headers.items()}
+    def _read(self, url: str, answer: Answer, call: Call, *, is_page: bool) -> Reply:
+        headers: dict[str, str] = {}
+        links: list[str] = []
+        for name, line in answer.headers:
+            value = _as_utf8(line)
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            if name == "link":
+                links.append(value)
         encoding = headers.get("content-encoding", "")
-        if is_page and call.is_head_cut:
+        if is_page and answer.is_head_cut:
             raise urllib3.exceptions.ProtocolError
-        if is_page and 200 <= raw.status < 300:
+        if is_page and 200 <= answer.status < 300:
             limit = self._max_response_bytes
-            data = read_body(raw, limit)
+            data = answer.read(limit)
             if len(data) > limit:
                 raise too_large(limit)
             if call.is_broken_off:
@@ -261,17 +274,14 @@ class Client:
             # read must not have its events sent again, nor a broken refusal
             # lose its Retry-After.
             body = b""
-            try:
-                body = decompress(read_body(raw, ANSWER_BYTES), encoding, ANSWER_BYTES)
-            except (urllib3.exceptions.HTTPError, HTTPException, OSError, RetryableError):
-                raw.close()
-        links = {}
-        for relation, target in parse_links(map(_as_utf8, raw.headers.getlist("link"))).items():
+            with suppress(HTTPException, OSError, RetryableError):
+                body = decompress(answer.read(ANSWER_BYTES), encoding, ANSWER_BYTES)
+        targets = parse_links(links)
+        for relation, target in targets.items():
             # One that leaves the origin is refused when it is followed.
-            links[relation] = target
             with suppress(ForeignLinkError):
-                links[relation] = resolve_link(url, target)
-        return Reply(raw.status, headers, links, body)
+                targets[relation] = resolve_link(url, target)
+        return Reply(answer.status, headers, targets, body)
 
     def _failure(self, error: Exception, *, in_time: bool) -> RequestError:
         """Classify; the libraries' own messages hold URLs, query and all."""

@@ -228,9 +228,6 @@ def test_a_refusal_counts_though_the_body_was_not_taken() -> None:
         connection.sendall(
             b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
         )
-        connection.shutdown(socket.SHUT_WR)
-        while connection.recv(1 << 20):
-            pass
 
     with listening(refuse) as port:
         reply = connect(f"http://127.0.0.1:{port}/").post(bytes(30_000_000), {})

@@ -435,6 +435,10 @@ class Connections:
         else:
             answer.connection.close()
 
+    def close(self) -> None:
+        """Close those that are open and idle."""
+        _close_all(self._idle)
+
     def _take_idle(self) -> Any:
         """Give the idle connection that was used last, None where there is none."""
         while True:
@@ -533,5 +537,5 @@ def _send(sock: Any, head: bytes, body: bytes | None) -> None:
 
 
 def _close_all(idle: deque[Any]) -> None:
-    for connection in idle:
-        connection.close()
+    while idle:
+        idle.pop().close()

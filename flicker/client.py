@@ -27,7 +27,7 @@ from flicker.auth.authenticator import SigningRequest
 from flicker.auth.static import request_headers
 from flicker.body import decompress, too_large
 from flicker.conceal import Concealer, hide
-from flicker.connections import Answer, Call, Connections, calls
+from flicker.connections import Answer, Call, Connections, Started, calls
 from flicker.errors import (
     ForeignLinkError,
     HumanNeededError,
@@ -140,11 +140,35 @@ class Client:
         self._headers = {k: v for k, v in self._headers.items() if k.lower() not in replaced} | own
         self._concealer = concealer or Concealer(endpoint)
 
-    def ask(self, request: PageRequest) -> Reply:
+    def start(self, request: PageRequest) -> Started | None:
+        """Send a request, if that takes no waiting for a connection or a token.
+
+        Returns:
+            What `ask` then goes on with; None where nothing was sent.
+        """
+        if self._authenticator is not None or request.body is not None:
+            return None
+        call: Call | None = None
+        started: Started | None = None
+        # What fails here is told by `ask`.
+        with suppress(ForeignLinkError, ValueError):
+            url = resolve_link(self._endpoint.url, request.url)
+            headers = self._all_headers(self._unless_configured(request.headers))
+            call = calls.begin(time.monotonic() + self._timeout_s)
+            started = self._connections.start(_request_target(url), headers, call)
+        if call is not None and started is None:
+            calls.end(call)
+        return started
+
+    def ask(self, request: PageRequest, started: Started | None = None) -> Reply:
         """Ask the endpoint's origin for a page, following redirects within it.
 
         Credentials that are refused are renewed once, where they can be, and
         the very same request is sent again.
+
+        Args:
+            request: What to send.
+            started: What `start` gave for it.
 
         Raises:
             RetryableError: No answer, or none in time, or none to read; or no
@@ -155,7 +179,7 @@ class Client:
         """
         url = resolve_link(self._endpoint.url, request.url)
         headers = self._unless_configured(request.headers)
-        deadline = time.monotonic() + self._timeout_s
+        deadline = started.call.deadline if started else time.monotonic() + self._timeout_s
         redirects, is_renewed = 0, False
         while redirects <= MAX_REDIRECTS:
             started_at = time.monotonic()
@@ -163,8 +187,9 @@ class Client:
             # The time that a token takes is not the API's.
             deadline += time.monotonic() - started_at
             reply = self._exchange(
-                request.method, url, request.body, headers | own, deadline, is_page=True
+                request.method, url, request.body, headers | own, deadline, started, is_page=True
             )
+            started = None
             if reply.status == 401 and not is_renewed and self._renew(own):
                 is_renewed = True
                 continue
@@ -213,6 +238,12 @@ class Client:
     def _unless_configured(self, headers: dict[str, str]) -> dict[str, str]:
         return {k: v for k, v in headers.items() if k.lower() not in self._own_names}
 
+    def _all_headers(self, headers: dict[str, str]) -> dict[str, str]:
+        if not headers:
+            return self._headers
+        names = {name.lower() for name in headers}
+        return {k: v for k, v in self._headers.items() if k.lower() not in names} | headers
+
     def _exchange(
         self,
         method: str,
@@ -220,20 +251,20 @@ class Client:
         body: bytes | None,
         headers: dict[str, str],
         deadline: float,
+        started: Started | None = None,
         *,
         is_page: bool,
     ) -> Reply:
-        if headers:
-            names = {name.lower() for name in headers}
-            headers = {k: v for k, v in self._headers.items() if k.lower() not in names} | headers
-        else:
-            headers = self._headers
+        headers = self._all_headers(headers)
         if body is not None:
             headers = headers | {"Content-Length": str(len(body))}
-        call = calls.begin(deadline)
+        call = started.call if started else calls.begin(deadline)
         answer: Answer | None = None
         try:
-            answer = self._connections.send(method, _request_target(url), headers, body, call)
+            if started:
+                answer = started.answer()
+            else:
+                answer = self._connections.send(method, _request_target(url), headers, body, call)
             return self._read(url, answer, call, is_page=is_page)
         except (
             requests.RequestException,

@@ -36,6 +36,9 @@ SWEEP_S = 0.25
 FIRST_BYTES = 64 * 1024
 """Read at once of an answer: most are there as a whole by then."""
 
+SHORT_BYTES = 16 * 1024
+"""Bodies up to here are read and unpacked without a thread of their own."""
+
 STEP_BYTES = 1024 * 1024
 """Longest single read of a body whose length is not known."""
 
@@ -46,6 +49,7 @@ _HEAD = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: [^\r\n]*)?\r\n((?:[!#-'*+\-.^-z|~A-Z0-9]+:[^\r\n]*\r\n)*)\r\n"
 )
 _LENGTH = re.compile(r"[0-9]{1,15}")
+_LENGTH_LINE = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r", re.IGNORECASE)
 _WITHOUT_BODY = frozenset({204, 304})
 
 
@@ -254,7 +258,8 @@ class Answer:
     """An answer whose head has come.
 
     Args:
-        connection: It came over this one; the request is sent.
+        connection: It comes over this one; the request is sent.
+        ahead: What came of it already.
 
     Attributes:
         connection: As above.
@@ -267,10 +272,10 @@ class Answer:
         OSError: The connection fails.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, ahead: bytes = b"") -> None:
         self.connection = connection
         self._sock = connection.sock
-        self._ahead: bytes = self._sock.recv(FIRST_BYTES)
+        self._ahead: bytes = ahead or self._sock.recv(FIRST_BYTES)
         self._length = 0
         self._closes = self._is_read = self.is_head_cut = False
         self._odd: _WholeResponse | None = None
@@ -351,6 +356,59 @@ class Answer:
         return b"".join(parts)
 
 
+class Started:
+    """A request that was sent, and whose answer nobody waits for yet.
+
+    Args:
+        call: The request's bound.
+        connection: It was sent over this one.
+    """
+
+    def __init__(self, call: Call, connection: Any) -> None:
+        self.call = call
+        self._connection = connection
+        self._ahead = b""
+
+    def look(self) -> bool | None:
+        """Read what is there; never waits.
+
+        Returns:
+            None where nothing is; otherwise whether it is a success as a whole
+            and short, so that `answer` and reading it take no time worth a thread.
+        """
+        sock = self._connection.sock
+        if not self._ahead:
+            try:
+                if type(sock) is socket.socket:
+                    self._ahead = sock.recv(FIRST_BYTES, socket.MSG_DONTWAIT)
+                else:
+                    self._ahead = _recv_at_once(sock)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return None
+            except OSError:
+                # It is found again by who reads on.
+                return False
+        match = _HEAD.match(self._ahead)
+        if match is None or match[1][:1] != b"2" or b"\ntransfer-" in match[0].lower():
+            return False
+        length = _LENGTH_LINE.search(match[0])
+        missing = 0 if length is None else match.end() + int(length[1]) - len(self._ahead)
+        return length is not None and int(length[1]) <= SHORT_BYTES and missing <= 0
+
+    def answer(self) -> Answer:
+        """Give the answer as soon as its headers are there.
+
+        Raises:
+            urllib3.exceptions.HTTPError: None comes.
+        """
+        return _read_answer(self._connection, self.call, self._ahead)
+
+    def drop(self) -> None:
+        """Let nobody have the answer."""
+        calls.end(self.call)
+        self._connection.close()
+
+
 class Connections:
     """The connections to one origin.
 
@@ -412,21 +470,44 @@ class Connections:
         connection = self._take_idle()
         if connection is None:
             connection = self._connect(call)
-        sock = connection.sock
-        call.wait_on(_bare(sock))
+        call.wait_on(_bare(connection.sock))
         try:
             # What it says before it closes the connection counts, as with a body that is too large.
             with suppress(BrokenPipeError, ConnectionResetError):
-                _send(sock, head, body)
-            return Answer(connection)
-        except BaseException as error:
+                _send(connection.sock, head, body)
+        except OSError as error:
             call.wait_on(None)
             connection.close()
-            if isinstance(error, ssl.SSLError):
-                raise HTTPError(error) from error
-            if isinstance(error, (OSError, HTTPException)):
-                raise ProtocolError(error) from error
+            raise HTTPError(error) from error
+        return _read_answer(connection, call)
+
+    def start(self, target: str, headers: dict[str, str], call: Call) -> Started | None:
+        """Send a GET request if that takes no waiting: if a connection is open.
+
+        Args:
+            target: What stands in the request line, byte for byte.
+            headers: All but Host, which may be among them.
+            call: The request's bound.
+
+        Returns:
+            None where nothing was sent.
+
+        Raises:
+            ValueError: A header is none.
+        """
+        connection = None if self._pool is None else self._take_idle()
+        if connection is None:
+            return None
+        try:
+            connection.sock.sendall(self._head("GET", target, headers))
+        except OSError:
+            connection.close()
+            return None
+        except ValueError:
+            connection.close()
             raise
+        call.wait_on(_bare(connection.sock))
+        return Started(call, connection)
 
     def release(self, answer: Answer) -> None:
         """Keep an answer's connection for the next request, if it may serve another."""
@@ -505,6 +586,29 @@ class Connections:
                 self._proxy_headers = dict(pool.proxy_headers)
             self._is_tunnelled = pool.proxy is not None and not self._before_target
             self._pool = pool
+
+
+def _read_answer(connection: Any, call: Call, ahead: bytes = b"") -> Answer:
+    try:
+        return Answer(connection, ahead)
+    except BaseException as error:
+        call.wait_on(None)
+        connection.close()
+        if isinstance(error, ssl.SSLError):
+            raise HTTPError(error) from error
+        if isinstance(error, (OSError, HTTPException)):
+            raise ProtocolError(error) from error
+        raise
+
+
+def _recv_at_once(sock: Any) -> bytes:
+    """Read what is there over TLS, which knows no flags."""
+    sock.settimeout(0)
+    try:
+        data: bytes = sock.recv(FIRST_BYTES)
+    finally:
+        sock.settimeout(None)
+    return data
 
 
 def _bare(sock: Any) -> socket.socket:

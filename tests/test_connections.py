@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from http.client import HTTPResponse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 
 from flicker.client import Client
-from flicker.connections import FIRST_BYTES, Answer
-from flicker.demo.servers import Response
+from flicker.connections import FIRST_BYTES, SHORT_BYTES, Answer, Started
+from flicker.demo.servers import Request, Response
 from flicker.errors import RetryableError
 from flicker.request import PageRequest
 from flicker.settings import Endpoint, Secret, Tls
@@ -31,9 +32,15 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 
 
-def connect(url: str, *, headers: dict[str, str] | None = None, tls: Tls | None = None) -> Client:
+def connect(
+    url: str,
+    *,
+    headers: dict[str, str] | None = None,
+    tls: Tls | None = None,
+    timeout_s: float = LIMIT_S,
+) -> Client:
     own = tuple((name, Secret(value)) for name, value in (headers or {}).items())
-    endpoint = Endpoint(url, headers=own, tls=tls or Tls(), timeout=timedelta(seconds=LIMIT_S))
+    endpoint = Endpoint(url, headers=own, tls=tls or Tls(), timeout=timedelta(seconds=timeout_s))
     return Client(endpoint)
 
 
@@ -261,11 +268,135 @@ def test_a_header_is_one_line(value: str) -> None:
         assert api.requests == []
 
 
+# Requests that are sent and looked after now and then
+
+
+def look(started: Started) -> bool:
+    """Look until there is something."""
+    deadline = time.monotonic() + LIMIT_S
+    pause = threading.Event()
+    while (found := started.look()) is None:
+        assert time.monotonic() < deadline
+        pause.wait(0.001)
+    return found
+
+
+@contextmanager
+def gated(*answers: Response, tls: tuple[Path, Path] | None = None) -> Iterator[tuple[Any, Any]]:
+    """Serve answers, all but the first only when they are let through."""
+    gate = threading.Semaphore(1)
+    left = iter(answers)
+
+    def respond(_: Request) -> Response:
+        assert gate.acquire(timeout=LIMIT_S)
+        return next(left)
+
+    with ScriptedApi(respond, tls=tls) as api:
+        yield api, gate.release
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_an_answer_that_is_there_is_read_without_waiting(
+    over_tls: bool, pem: dict[str, Path]
+) -> None:
+    tls = (pem["server"], pem["server"]) if over_tls else None
+    with gated(*[Response(body=PAGE)] * 3, tls=tls) as (api, let_through):
+        client = connect(api.url, tls=Tls(ca_cert_path=pem["ca"]) if over_tls else None)
+        request = PageRequest(f"{api.url}/logs?x=%2B|")
+        assert client.start(request) is None
+        assert client.ask(request).body == PAGE
+        for _ in range(2):
+            started = client.start(request)
+            assert started is not None
+            assert started.look() is None
+            let_through()
+            assert look(started)
+            reply = client.ask(request, started)
+            assert (reply.status, reply.body) == (200, PAGE)
+        assert [each.target for each in api.requests] == ["/logs?x=%2B|"] * 3
+        assert api.requests[2].headers == api.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("response", "status", "body"),
+    [
+        (Response(body=b" " * (SHORT_BYTES + 1)), 200, b" " * (SHORT_BYTES + 1)),
+        (Response(body=LONG_PAGE), 200, LONG_PAGE),
+        (Response(body=PAGE, framing="chunked"), 200, PAGE),
+        (Response(body=PAGE, framing="close"), 200, PAGE),
+        (Response(body=PAGE, fault="drip", drip_interval_s=0.001), 200, PAGE),
+        (Response(503, [("Retry-After", "7")], body="later"), 503, b"later"),
+        (Response(302, [("Location", "/moved")]), 200, b"[]"),
+    ],
+)
+def test_what_takes_time_is_left_to_a_thread(response: Response, status: int, body: bytes) -> None:
+    """T32: a worker reads what is there as a whole, follows nothing and unpacks little."""
+    with gated(Response(body=PAGE), response, Response(body=b"[]")) as (api, let_through):
+        client = connect(api.url)
+        request = PageRequest(api.url)
+        client.ask(request)
+        started = client.start(request)
+        assert started is not None
+        let_through()
+        let_through()
+        assert not look(started)
+        reply = client.ask(request, started)
+        assert (reply.status, reply.body) == (status, body)
+
+
+def test_what_was_started_is_bounded_in_time() -> None:
+    """T32: nobody waits on it, and the sweep breaks it off all the same."""
+    with gated(Response(body=PAGE), Response(fault="silence")) as (api, let_through):
+        client = connect(api.url, timeout_s=0.2)
+        client.ask(PageRequest(api.url))
+        let_through()
+        started = client.start(PageRequest(api.url))
+        assert started is not None
+        assert not look(started)
+        with pytest.raises(RetryableError, match="did not answer within"):
+            client.ask(PageRequest(api.url), started)
+
+
+def test_a_started_request_that_breaks_is_worth_another_try() -> None:
+    with gated(Response(body=PAGE), Response(fault="reset_before_headers")) as (api, let_through):
+        client = connect(api.url)
+        client.ask(PageRequest(api.url))
+        started = client.start(PageRequest(api.url))
+        assert started is not None
+        let_through()
+        assert not look(started)
+        with pytest.raises(RetryableError, match=r"broke|reset"):
+            client.ask(PageRequest(api.url), started)
+
+
+def test_a_started_request_may_be_dropped() -> None:
+    """Its connection is not used again: the answer would be taken for another's."""
+
+    def first(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(HEAD % len(PAGE) + PAGE)
+        read_head(connection)
+        assert connection.recv(1) == b""
+
+    def second(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(HEAD % 2 + b"[]")
+
+    with listening(first, second) as port:
+        url = f"http://127.0.0.1:{port}/"
+        client = connect(url)
+        client.ask(PageRequest(url))
+        started = client.start(PageRequest(url))
+        assert started is not None
+        started.drop()
+        assert client.ask(PageRequest(url)).body == b"[]"
+
+
 # Proxies
 
 
-@pytest.fixture(scope="module")
-def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+@pytest.fixture(scope="module", name="pem")
+def make_pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     directory = tmp_path_factory.mktemp("pem")
     authority = trustme.CA()
     paths = {name: directory / f"{name}.pem" for name in ("ca", "server")}

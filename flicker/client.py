@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 import warnings
 from contextlib import suppress
@@ -52,6 +53,8 @@ ANSWER_BYTES = 64 * 1024
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REPEATING_REDIRECTS = frozenset({307, 308})
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+_PLAIN = re.compile(r"/[!-\"$-:<-~]*(?<!\?)")
+"""Path and query that are sent as they are, with nothing in it that resolving a URL drops."""
 
 # Its warnings name URLs, query and all; this module says the same without.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -139,6 +142,8 @@ class Client:
         replaced = {name.lower() for name in own}
         self._headers = {k: v for k, v in self._headers.items() if k.lower() not in replaced} | own
         self._concealer = concealer or Concealer(endpoint)
+        parts = urlsplit(endpoint.url)
+        self._origin = f"{parts.scheme}://{parts.netloc}"
 
     def start(self, request: PageRequest) -> Started | None:
         """Send a request, if that takes no waiting for a connection or a token.
@@ -152,10 +157,10 @@ class Client:
         started: Started | None = None
         # What fails here is told by `ask`.
         with suppress(ForeignLinkError, ValueError):
-            url = resolve_link(self._endpoint.url, request.url)
+            _, target = self._locate(request.url)
             headers = self._all_headers(self._unless_configured(request.headers))
             call = calls.begin(time.monotonic() + self._timeout_s)
-            started = self._connections.start(_request_target(url), headers, call)
+            started = self._connections.start(target, headers, call)
         if call is not None and started is None:
             calls.end(call)
         return started
@@ -177,29 +182,37 @@ class Client:
             HumanNeededError: TLS fails, or redirects go on and on; or there
                 are no credentials.
         """
-        url = resolve_link(self._endpoint.url, request.url)
+        url, target = self._locate(request.url)
         headers = self._unless_configured(request.headers)
         deadline = started.call.deadline if started else time.monotonic() + self._timeout_s
         redirects, is_renewed = 0, False
         while redirects <= MAX_REDIRECTS:
             started_at = time.monotonic()
-            own = self._authenticate(request, url, headers)
+            own = self._authenticate(request, url, target, headers)
             # The time that a token takes is not the API's.
             deadline += time.monotonic() - started_at
             reply = self._exchange(
-                request.method, url, request.body, headers | own, deadline, started, is_page=True
+                request.method,
+                url,
+                target,
+                request.body,
+                headers | own,
+                deadline,
+                started,
+                is_page=True,
             )
             started = None
             if reply.status == 401 and not is_renewed and self._renew(own):
                 is_renewed = True
                 continue
-            target = reply.headers.get("location")
-            if target is None or reply.status not in REDIRECTS:
+            location = reply.headers.get("location")
+            if location is None or reply.status not in REDIRECTS:
                 return reply
             if request.body is not None and reply.status not in REPEATING_REDIRECTS:
                 # The others may turn a POST into a GET, which asks for something else.
                 return reply
-            url = resolve_link(url, target)
+            url = resolve_link(url, location)
+            target = _request_target(url)
             redirects += 1
         message = f"redirects more than {MAX_REDIRECTS} times"
         raise HumanNeededError(message, status=reply.status)
@@ -218,16 +231,31 @@ class Client:
         deadline = time.monotonic() + self._timeout_s
         # What was configured wins: some collectors want a content type of their own.
         headers = self._unless_configured(headers)
-        return self._exchange("POST", self._endpoint.url, body, headers, deadline, is_page=False)
+        url = self._endpoint.url
+        target = _request_target(url)
+        return self._exchange("POST", url, target, body, headers, deadline, is_page=False)
+
+    def _locate(self, url: str) -> tuple[str, str]:
+        """Resolve a URL, and give what stands for it in a request line.
+
+        Raises:
+            ForeignLinkError: It leaves the endpoint's origin.
+        """
+        target = url[len(self._origin) :]
+        if url.startswith(self._origin) and "@" not in self._origin and _PLAIN.fullmatch(target):
+            # As nearly all are; what follows finds the same in twenty times the time.
+            return url, target
+        url = resolve_link(self._endpoint.url, url)
+        return url, _request_target(url)
 
     def _authenticate(
-        self, request: PageRequest, url: str, headers: dict[str, str]
+        self, request: PageRequest, url: str, target: str, headers: dict[str, str]
     ) -> dict[str, str]:
         if self._authenticator is None:
             return {}
         # As it will stand in the request line: signatures are over that.
         parts = urlsplit(url)
-        url = f"{parts.scheme}://{parts.netloc}{_request_target(url)}"
+        url = f"{parts.scheme}://{parts.netloc}{target}"
         return self._authenticator.headers(
             SigningRequest(request.method, url, self._headers | headers, request.body)
         )
@@ -248,6 +276,7 @@ class Client:
         self,
         method: str,
         url: str,
+        target: str,
         body: bytes | None,
         headers: dict[str, str],
         deadline: float,
@@ -264,7 +293,7 @@ class Client:
             if started:
                 answer = started.answer()
             else:
-                answer = self._connections.send(method, _request_target(url), headers, body, call)
+                answer = self._connections.send(method, target, headers, body, call)
             return self._read(url, answer, call, is_page=is_page)
         except (
             requests.RequestException,

@@ -1,44 +1,17 @@
-"""Bodies of answers: read and unpacked within a bound."""
+"""Bodies of answers: unpacked within a bound."""
 
 from __future__ import annotations
 
 import re
 import zlib
-from typing import TYPE_CHECKING
 
 from flicker.errors import RetryableError
-
-if TYPE_CHECKING:
-    import urllib3
-
-STEP_BYTES = 4 * 1024 * 1024
-"""Longest single read of a body."""
 
 MAX_MEMBERS = 10_000
 """Pieces that a gzip stream may be put together from."""
 
 INFLATE_BYTES = 64 * 1024
 """Compressed bytes unpacked at a time."""
-
-
-def read_body(raw: urllib3.response.BaseHTTPResponse, limit: int) -> bytes:
-    """Read what was sent, as it was sent.
-
-    Returns:
-        All of it, or a byte more than the limit; then the connection is closed.
-    """
-    parts: list[bytes] = []
-    size = 0
-    while size <= limit:
-        # To its end and not only to its length: there, urllib3 finds out that
-        # something is missing.
-        part = raw.read(min(STEP_BYTES, limit + 1 - size), decode_content=False)
-        if not part:
-            return b"".join(parts)
-        size += len(part)
-        parts.append(part)
-    raw.close()
-    return b"".join(parts)
 
 
 def decompress(data: bytes, encoding: str, limit: int) -> bytes:

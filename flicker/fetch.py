@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flicker.client import Client, Reply
+    from flicker.connections import Started
     from flicker.pagination import Place
     from flicker.request import PageRequest
     from flicker.settings import Source
@@ -100,11 +101,14 @@ class Fetch:
         self.links: dict[str, str] = {}
         self.error: RequestError | None = None
         self.done_at: float | None = None
+        self._started: Started | None = None
+        self._is_looked_at = False
         self._done = threading.Event()
 
     def wait(self, seconds: float) -> None:
-        """Wait until what came is final, or for so long."""
-        self._done.wait(seconds)
+        """Wait until what came is final, or for so long, where a thread sees to it."""
+        if not self._is_looked_at:
+            self._done.wait(seconds)
 
     @property
     def is_at_token(self) -> bool:
@@ -116,11 +120,47 @@ class Fetch:
         """Whether what came is final."""
         return self.done_at is not None
 
+    def start(self) -> bool:
+        """Send the request here and now, if that takes no waiting.
+
+        Returns:
+            Whether it did; what comes is then for `look` to find.
+        """
+        self._started = self._client.start(self.request)
+        self._is_looked_at = self._started is not None
+        return self._is_looked_at
+
+    def look(self, submit: Callable[[Callable[[], None]], None]) -> None:
+        """Read an answer that is there; never waits.
+
+        Args:
+            submit: Has a thread do what takes time.
+        """
+        if not self._is_looked_at or self._started is None:
+            return
+        is_short = self._started.look()
+        if is_short is None:
+            return
+        if is_short:
+            self._is_looked_at = False
+            self.run()
+            return
+        # Where there is no thread, the next look tries again.
+        with suppress(RuntimeError):
+            submit(self.run)
+            self._is_looked_at = False
+
+    def drop(self) -> None:
+        """Let go of a request whose answer nobody reads."""
+        if self._is_looked_at and self._started is not None:
+            self._is_looked_at = False
+            self._started.drop()
+
     def run(self) -> None:
         """Fetch the page; what happened is in the attributes afterwards."""
         asked_s: float | None = None
         try:
-            reply = self._client.ask(self.request)
+            reply = self._client.ask(self.request, self._started)
             raise_for_poll(reply, is_entry=self._is_entry)
             if self._is_body_due and reply.status == OK and not reply.body.strip():
                 self.error = UnreadablePageError("is empty, where a JSON document is due")

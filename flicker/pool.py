@@ -25,14 +25,35 @@ RETRY_S = 1.0
 logger = logging.getLogger(__name__)
 
 
+class _Seat:
+    """Where a thread waits for its next task; a condition would wake it twice for each."""
+
+    def __init__(self, task: Callable[[], None]) -> None:
+        self._task: Callable[[], None] | None = task
+        # Open while there is a task.
+        self._gate = threading.Lock()
+
+    def give(self, task: Callable[[], None]) -> None:
+        """Have the thread run this next; it has none."""
+        self._task = task
+        self._gate.release()
+
+    def take(self) -> Callable[[], None] | None:
+        """Give the next task, None where it is long in coming."""
+        if not self._gate.acquire(timeout=IDLE_S):
+            return None
+        task, self._task = self._task, None
+        return task
+
+
 class Pool:
     """Runs functions on daemon threads, at once or later."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._tasks: deque[Callable[[], None]] = deque()
         self._threads = 0
-        self._idle = 0
+        self._idle: list[_Seat] = []
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._later_changed = threading.Condition()
         self._numbers = itertools.count()
@@ -46,20 +67,31 @@ class Pool:
         Raises:
             RuntimeError: There is not even one.
         """
-        with self._changed:
-            self._tasks.append(task)
-            if self._idle >= len(self._tasks) or self._threads >= MAX_THREADS:
-                self._changed.notify()
-                return
-            self._threads += 1
+        with self._lock:
+            # The one that worked last: its memory is warm, and what is too many ends sooner.
+            seat = self._idle.pop() if self._idle else None
+            if seat is None:
+                if self._threads >= MAX_THREADS:
+                    self._tasks.append(task)
+                    return
+                self._threads += 1
+        if seat is not None:
+            seat.give(task)
+            return
         try:
-            threading.Thread(target=self._work, name="flicker-request", daemon=True).start()
+            threading.Thread(
+                target=self._work, args=(_Seat(task),), name="flicker-request", daemon=True
+            ).start()
         except RuntimeError:
-            with self._changed:
+            with self._lock:
                 self._threads -= 1
                 if not self._threads:
-                    self._tasks.remove(task)
                     raise
+                seat = self._idle.pop() if self._idle else None
+                if seat is None:
+                    self._tasks.append(task)
+            if seat is not None:
+                seat.give(task)
             logger.warning("no more threads; requests wait for one another")
 
     def submit_later(self, delay_s: float, task: Callable[[], None]) -> None:
@@ -77,22 +109,28 @@ class Pool:
             heapq.heappush(self._later, (time.monotonic() + delay_s, next(self._numbers), task))
             self._later_changed.notify()
 
-    def _work(self) -> None:
+    def _work(self, seat: _Seat) -> None:
         while True:
-            with self._changed:
-                self._idle += 1
-                arrived = self._changed.wait_for(lambda: self._tasks, IDLE_S)
-                self._idle -= 1
-                if not arrived:
-                    self._threads -= 1
-                    return
-                task = self._tasks.popleft()
+            task = seat.take()
+            if task is None:
+                with self._lock:
+                    if seat in self._idle:
+                        self._idle.remove(seat)
+                        self._threads -= 1
+                        return
+                # It is being given one.
+                continue
             try:
                 task()
             except Exception:
                 logger.exception("a background task failed")
             # A page may hang on it, and the next task may be long in coming.
             del task
+            with self._lock:
+                if self._tasks:
+                    seat.give(self._tasks.popleft())
+                else:
+                    self._idle.append(seat)
 
     def _tick(self) -> None:
         while True:

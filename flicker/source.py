@@ -359,12 +359,18 @@ class ApiPartition(SourcePartition):
             position.pending = [entry for entry in position.pending if entry not in lost]
             position.list_again(lost)
 
+    def _wind_down(self, outbox: Outbox | None) -> list[SourceItem]:
+        if self._fetch is not None:
+            self._fetch.drop()
+        return super()._wind_down(outbox)
+
     def _is_finished(self) -> bool:
         return self._is_read
 
     def _poll(self, outbox: Outbox | None) -> list[SourceItem]:
         items: list[SourceItem] = []
         if self._fetch is not None:
+            self._fetch.look(self._runtime.pool.submit)
             if self._heartbeat.is_alone:
                 self._fetch.wait(WAIT_S)
             if not self._fetch.is_done:
@@ -408,7 +414,9 @@ class ApiPartition(SourcePartition):
             return
         # A token that the poll before ended at may have been asked for by then.
         ahead = self._ahead.take(fetch.request)
-        if ahead is None:
+        # Of most polls the first page is all there is, and little: no thread is woken for it.
+        is_first = self._scanner.pending is None and not self._scanner.is_mid_scan
+        if ahead is None and not (is_first and fetch.start()):
             try:
                 self._runtime.pool.submit(fetch.run)
             except RuntimeError:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flicker import connections
 from flicker.body import decompress
-from flicker.client import Client, Reply, raise_for_delivery, raise_for_poll
+from flicker.client import Client, Reply, _request_target, raise_for_delivery, raise_for_poll
 from flicker.demo.servers import Request, Response
 from flicker.errors import (
     ForeignLinkError,
@@ -29,6 +31,7 @@ from flicker.errors import (
     RequestError,
     RetryableError,
 )
+from flicker.pagination import resolve_link
 from flicker.request import PageRequest
 from flicker.settings import Basic, Credentials, Endpoint, Secret, Tls
 from tests.servers.scripted import ScriptedApi
@@ -477,6 +480,19 @@ def test_sends_links_as_the_vendor_wrote_them(link: str, target: str | None) -> 
     with ScriptedApi([Response(body=PAGE)]) as api:
         connect(api.url).ask(PageRequest(api.url + link))
         assert api.requests[0].target == (target or link)
+
+
+@given(st.text("/?#;=&%.:@[]{}\\|\"<>^`~!$'()*+,-_ax0\u20ac \t", max_size=9))
+def test_a_link_is_sent_as_it_would_be_if_it_were_resolved(rest: str) -> None:
+    """T19: the short way and the long one."""
+    base, link = "http://h.example:81/a/b?c=d", f"http://h.example:81/{rest}"
+    try:
+        resolved = resolve_link(base, link)
+    except ForeignLinkError:
+        resolved = ""
+    client = connect(base)
+    if resolved:
+        assert client._locate(link) == (resolved, _request_target(resolved))
 
 
 def test_reads_links_that_are_not_ascii() -> None:

@@ -22,6 +22,7 @@ from flicker.demo.servers import Destination as DestinationServer
 from flicker.demo.servers import OktaApi, Request, Response, in_turn
 from flicker.items import EventPage, Flush, Mark, Record
 from flicker.outbox import Outbox
+from flicker.pool import Pool
 from flicker.runtime import Runtime
 from flicker.settings import (
     Credentials,
@@ -50,6 +51,18 @@ SECRET = "s3cret-t0ken"
 QUICK = Retry(initial_delay=timedelta(milliseconds=10), max_delay=timedelta(milliseconds=50))
 SINCE = "since"
 NOWHERE = Destination(Endpoint("http://127.0.0.1:9/"))
+
+
+class CountingPool(Pool):
+    """Counts the tasks that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def submit(self, task: Callable[[], None]) -> None:
+        self.count += 1
+        super().submit(task)
 
 
 class Drive:
@@ -200,6 +213,34 @@ def test_waits_neither_for_the_api_nor_for_the_next_poll() -> None:
         quiet_until = time.monotonic() + 0.4
         drive.until(lambda: time.monotonic() > quiet_until)
         assert len(api.requests) == 1
+
+
+def test_a_poll_with_little_to_read_wakes_no_thread() -> None:
+    """Only a connection has to be waited for, and what takes longer to come or to read."""
+    page = Response(body={"events": events(1)})
+    long_page = Response(body={"events": events(1, 2), "more": " " * 20_000})
+    with ScriptedApi([page, page, page, long_page, page]) as api:
+        drive = Drive(source_of(api.url, None))
+        drive.runtime.pool = pool = CountingPool()
+        for _ in range(3):
+            drive.until_scanned()
+        assert pool.count == 1
+        drive.until(lambda: len(drive.ids) == 2)
+        assert pool.count == 2
+    assert drive.ids == [1, 2]
+
+
+@pytest.mark.parametrize("fault", ["silence", "silence_mid_body", "drip"])
+def test_an_answer_that_trickles_in_holds_up_no_worker(fault: Any) -> None:
+    """T32: over a connection that was open, too."""
+    page = Response(body={"events": events(1)})
+    slow = Response(body={"events": events(2)}, fault=fault)
+    with ScriptedApi([page, slow, page]) as api:
+        endpoint = Endpoint(api.url, timeout=timedelta(seconds=1))
+        drive = Drive(source_of(api.url, None, endpoint=endpoint))
+        drive.until(lambda: drive.ids == [1])
+        drive.until(lambda: drive.part._failures)
+        drive.until(lambda: len(api.requests) >= 4 and drive.ids == [1])
 
 
 def test_a_hanging_api_holds_up_no_other_source() -> None:

@@ -25,6 +25,7 @@ from flicker.registry.commands import add_commands
 from flicker.registry.commands import run as run_registry
 from flicker.registry.location import DEFAULT_PATH, parse_location
 from flicker.signals import exit_if_asked, hand_over
+from flicker.slack import slack_for_signals
 from flicker.vendors import compose, list_vendors
 
 if TYPE_CHECKING:
@@ -272,14 +273,15 @@ def _execute(plan: Plan, registry: Registry | None, workers: int) -> None:
     if plan.caretaker is not None:
         plan.caretaker.start()
     try:
-        cluster_main(
-            plan.flow,
-            [],
-            0,
-            epoch_interval=_epoch_interval(plan.partitions),
-            recovery_config=recovery,
-            worker_count_per_proc=workers,
-        )
+        with slack_for_signals():
+            cluster_main(
+                plan.flow,
+                [],
+                0,
+                epoch_interval=_epoch_interval(plan.partitions),
+                recovery_config=recovery,
+                worker_count_per_proc=workers,
+            )
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:

@@ -12,6 +12,7 @@ from flicker.auth.shared import Authenticators
 from flicker.heartbeat import Heartbeats
 from flicker.pace import Paces
 from flicker.pool import Pool
+from flicker.slack import Slacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +80,7 @@ class Runtime:
     journal_dir: Path | None = None
     once: bool = False
     heartbeats: Heartbeats = field(default_factory=Heartbeats)
+    slacks: Slacks = field(default_factory=Slacks)
     pool: Pool = field(default_factory=Pool)
     paces: Paces = field(default_factory=Paces)
     authenticators: Authenticators = field(default_factory=Authenticators)

@@ -90,6 +90,7 @@ class SourcePartition(StatefulSourcePartition[SourceItem, dict[str, Any]]):
         self._name = name
         self._runtime = runtime
         self._heartbeat = runtime.heartbeats.join()
+        self._slack = runtime.slacks.join()
         self._is_first = True
         self._wind_down_at: float | None = None
         self._is_over = False
@@ -119,6 +120,7 @@ class SourcePartition(StatefulSourcePartition[SourceItem, dict[str, Any]]):
 
     def next_awake(self) -> datetime:
         """Give the time of the next look, at its heartbeat at the latest."""
+        self._slack.note(self._awake_in_s)
         return datetime.now(timezone.utc) + timedelta(seconds=self._awake_in_s)
 
     def _is_finished(self) -> bool:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from flicker.errors import RegistryError
 from flicker.events import IDENTITY_BYTES
-from flicker.position import check_version, load_position, view_position
+from flicker.position import check_version, load_position
 from flicker.registry.partitions import BUFFER_STEP, POLL_STEP, SHIP_STEP
+from flicker.registry.places import view_position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -39,6 +39,7 @@ from flicker.position import (
 from flicker.request import PageRequest
 from flicker.runtime import GRACE_S
 from flicker.scan import Scanner
+from flicker.worker import keep_thread_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -730,6 +731,7 @@ class ApiSource(FixedPartitionedSource[SourceItem, dict[str, Any]]):
     ) -> SourcePartition:
         """Build a source's partition at its snapshot's position."""
         del step_id
+        keep_thread_state()
         self._runtime.has_begun = True
         source = self._sources.get(for_part)
         if source is None:

@@ -25,7 +25,7 @@ from flicker.errors import RegistryError
 from flicker.registry.places import view_position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 FLOW_ID = "flicker"
 POLL_STEP = f"{FLOW_ID}.poll"
@@ -104,37 +104,73 @@ def load_plain(data: bytes) -> Any:
         raise pickle.UnpicklingError(message) from None
 
 
-def check_partitions(directory: Path) -> None:
+def check_partitions(
+    directory: Path, take: Callable[[StateKey, Any], None] = lambda _key, _state: None
+) -> None:
     """Check all that Bytewax could read, before Bytewax opens it and unpickles.
 
     Every row of every epoch has to be plain data, and nothing may be in the
     files but the tables that Bytewax makes: a view in place of a table would
     show Bytewax something else than was checked.
 
+    Args:
+        directory: The recovery partitions.
+        take: Is shown each state that Bytewax will resume from, plain builtins,
+            on the way: all of them may be hundreds of megabytes.
+
     Raises:
         RegistryError: A partition is damaged, or something could run code.
     """
     paths = _partition_paths(directory)
+    partitions: list[sqlite3.Connection] = []
     numbers: list[tuple[int, int]] = []
     has_rows = has_executions = False
-    for path in paths:
-        with _said_of(path), contextlib.closing(_open_partition(path)) as partition:
-            _check_schema(path, partition)
-            numbers += partition.execute("SELECT part_index, part_count FROM parts")
-            has_executions |= bool(partition.execute("SELECT 1 FROM exs LIMIT 1").fetchall())
-            has_rows |= bool(partition.execute("SELECT 1 FROM snaps LIMIT 1").fetchall())
-            (verdict,) = partition.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(" ".join(verdict.split()))
-            for step_id, name, epoch, data in partition.execute(
-                "SELECT step_id, state_key, snap_epoch, ser_change FROM snaps"
-            ):
-                if data is not None:
-                    _load_row(path, (step_id, name), data, f", epoch {epoch}")
+    with contextlib.ExitStack() as opened:
+        for path in paths:
+            with _said_of(path):
+                partition = opened.enter_context(contextlib.closing(_open_partition(path)))
+                _check_schema(path, partition)
+                numbers += partition.execute("SELECT part_index, part_count FROM parts")
+                has_executions |= bool(partition.execute("SELECT 1 FROM exs LIMIT 1").fetchall())
+                has_rows |= bool(partition.execute("SELECT 1 FROM snaps LIMIT 1").fetchall())
+                (verdict,) = partition.execute("PRAGMA quick_check(1)").fetchone()
+                if verdict != "ok":
+                    raise sqlite3.DatabaseError(" ".join(verdict.split()))
+                partitions.append(partition)
+        with _said_of(directory):
+            epoch = _resume_epoch(partitions)
+        for path, partition in zip(paths, partitions, strict=True):
+            with _said_of(path):
+                _check_rows(path, partition, epoch, take)
     is_whole = sorted(numbers) == [(number, len(paths)) for number in range(len(paths))]
     if not is_whole or (has_rows and not has_executions):
         what = "states without an execution" if is_whole else "other partitions than it says"
         raise RegistryError(f"the registry {directory} is damaged (it has {what}). {_RESTORE}")
+
+
+def _check_rows(
+    path: Path,
+    partition: sqlite3.Connection,
+    resume_epoch: int,
+    take: Callable[[StateKey, Any], None],
+) -> None:
+    newest = {
+        (step_id, name): epoch
+        for step_id, name, epoch in partition.execute(
+            "SELECT step_id, state_key, MAX(snap_epoch) FROM snaps WHERE snap_epoch < ?"
+            " GROUP BY step_id, state_key",
+            (resume_epoch,),
+        )
+    }
+    for step_id, name, epoch, data in partition.execute(
+        "SELECT step_id, state_key, snap_epoch, ser_change FROM snaps"
+    ):
+        if data is None:
+            continue
+        key = (step_id, name)
+        state = _load_row(path, key, data, f", epoch {epoch}")
+        if newest.get(key) == epoch:
+            take(key, state)
 
 
 def _check_schema(path: Path, partition: sqlite3.Connection) -> None:
@@ -158,6 +194,20 @@ def _check_schema(path: Path, partition: sqlite3.Connection) -> None:
         raise RegistryError(message)
 
 
+def iter_states(directory: Path) -> Iterator[tuple[StateKey, Any]]:
+    """Read the snapshots that Bytewax would resume from now, one at a time.
+
+    Returns:
+        Step and source, and the state, plain builtins.
+
+    Raises:
+        RegistryError: A partition is damaged, or a row could run code.
+    """
+    with _opened(directory) as partitions, _said_of(directory):
+        for key, data in _resumable_rows(partitions):
+            yield key, _load_row(directory, key, data)
+
+
 def read_states(directory: Path) -> dict[StateKey, Any]:
     """Read the snapshots that Bytewax would resume from now.
 
@@ -165,10 +215,9 @@ def read_states(directory: Path) -> dict[StateKey, Any]:
         State by step and source, plain builtins.
 
     Raises:
-        RegistryError: A partition is damaged, or a row could run code.
+        RegistryError: As `iter_states`.
     """
-    with _opened(directory) as partitions, _said_of(directory):
-        return {key: _load_row(directory, key, data) for key, data in _resumable_rows(partitions)}
+    return dict(iter_states(directory))
 
 
 def drop_unfinished(directory: Path) -> None:

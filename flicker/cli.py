@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from bytewax.recovery import RecoveryConfig
 from bytewax.testing import cluster_main
 
-from flicker import config
+from flicker import collector, config
 from flicker.errors import ConfigError, FlickerError, RegistryError
 from flicker.flow import build, explain_failure
 from flicker.log import FORMATS, LEVELS, conceal_secrets, configure_logging
@@ -89,7 +89,8 @@ def _obey(args: argparse.Namespace) -> int:
         if args.config is None:
             _say("no configuration: give one with -c config.yaml")
             return MISCONFIGURED
-        settings = config.load(args.config, os.environ)
+        with collector.at_rest():
+            settings = config.load(args.config, os.environ)
         if args.command == "validate":
             print(f"{args.config}: {len(settings.sources)} source(s), no problem found")
             return STOPPED

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from bytewax.recovery import RecoveryConfig
 from bytewax.testing import cluster_main
 
-from flicker import config
+from flicker import collector, config
 from flicker.errors import ConfigError, FlickerError, RegistryError
 from flicker.flow import build, explain_failure
 from flicker.log import FORMATS, LEVELS, conceal_secrets, configure_logging
@@ -25,6 +25,7 @@ from flicker.registry.commands import add_commands
 from flicker.registry.commands import run as run_registry
 from flicker.registry.location import DEFAULT_PATH, parse_location
 from flicker.signals import exit_if_asked, hand_over
+from flicker.slack import slack_for_signals
 from flicker.vendors import compose, list_vendors
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def _obey(args: argparse.Namespace) -> int:
         if args.config is None:
             _say("no configuration: give one with -c config.yaml")
             return MISCONFIGURED
-        settings = config.load(args.config, os.environ)
+        with collector.at_rest():
+            settings = config.load(args.config, os.environ)
         if args.command == "validate":
             _show(f"{args.config}: {len(settings.sources)} source(s), no problem found")
             return STOPPED
@@ -300,14 +302,15 @@ def _execute(plan: Plan, registry: Registry | None, workers: int) -> None:
     if plan.caretaker is not None:
         plan.caretaker.start()
     try:
-        cluster_main(
-            plan.flow,
-            [],
-            0,
-            epoch_interval=_epoch_interval(plan.partitions),
-            recovery_config=recovery,
-            worker_count_per_proc=workers,
-        )
+        with slack_for_signals():
+            cluster_main(
+                plan.flow,
+                [],
+                0,
+                epoch_interval=_epoch_interval(plan.partitions),
+                recovery_config=recovery,
+                worker_count_per_proc=workers,
+            )
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:

@@ -15,6 +15,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cache
 from http.client import HTTPException
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -22,7 +23,6 @@ from urllib.parse import quote, urlsplit
 
 import requests
 import urllib3
-from requests.utils import get_environ_proxies
 
 from flicker.auth.authenticator import SigningRequest
 from flicker.auth.static import request_headers
@@ -37,6 +37,7 @@ from flicker.errors import (
     RetryableError,
 )
 from flicker.pagination import parse_links, resolve_link
+from flicker.proxies import get_environ_proxies
 from flicker.ratelimit import is_quota_exhausted, is_throttled, wait_asked_for
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Client:
             endpoint.url, connections, verify=verify, cert=cert, proxies=proxies
         )
         self._headers = {
-            "User-Agent": f"flicker/{version('flicker')}",
+            "User-Agent": _user_agent(),
             "Accept": "application/json",
             # Not `br`: decoding it would take one more dependency.
             "Accept-Encoding": "gzip, deflate",
@@ -478,3 +479,9 @@ def raise_for_delivery(reply: Reply, excerpt: str) -> None:
     if status < 400 or status in {404, 405, 410, 421, 426}:
         raise HumanNeededError(f"answers {status}. Check the destination's endpoint", status=status)
     raise RefusedError(f"answers {status}", status=status, response=excerpt)
+
+
+@cache
+def _user_agent() -> str:
+    # Half a millisecond, and a thousand sources have a client each.
+    return f"flicker/{version('flicker')}"

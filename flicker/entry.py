@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flicker import collector
 from flicker.signals import exit_if_asked, exit_when_asked
 
 
@@ -12,7 +13,8 @@ def main() -> int:
     part of a second, stops it as a later one does.
     """
     exit_when_asked()
-    from flicker.cli import main as run  # noqa: PLC0415 - what takes so long
+    with collector.at_rest():
+        from flicker.cli import main as run  # noqa: PLC0415 - what takes so long
 
     exit_if_asked()
     return run()

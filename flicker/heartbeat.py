@@ -7,7 +7,6 @@ several: a thousand that all wake four times a second take a fifth of a core.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections import Counter
@@ -44,8 +43,6 @@ class Heartbeats:
         with self._lock:
             number = self._counts[worker]
             self._counts[worker] += 1
-        if number == 0:
-            _keep_thread_state()
         return Heartbeat(self._clock, self._counts, worker, number)
 
 
@@ -82,12 +79,3 @@ class Heartbeat:
         beat = int(now / BEAT_S) + 1
         beat += (self.number - beat) % period
         return beat * BEAT_S - now
-
-
-def _keep_thread_state() -> None:
-    """Have the interpreter know this thread for good.
-
-    Bytewax's threads are not Python's, and are made known to it and forgotten
-    at each call: a mapping made and taken back, for which all cores are interrupted.
-    """
-    ctypes.pythonapi.PyGILState_Ensure()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from flicker.events import IDENTITY_BYTES, split_identities
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 _HEAD = struct.Struct("<II")
@@ -38,14 +39,18 @@ class AckJournal:
     Args:
         directory: Where segments are; it exists.
         source: Name of the source.
+        segments: What `list_segments` found, where many journals are opened.
     """
 
-    def __init__(self, directory: Path, source: str) -> None:
+    def __init__(
+        self, directory: Path, source: str, segments: Mapping[str, list[int]] | None = None
+    ) -> None:
         self._directory = directory
         self._source = source
         slug = re.sub(r"[^A-Za-z0-9_-]", "_", source)[:40]
         self._stem = f"{slug}-{blake2b(source.encode(), digest_size=8).hexdigest()}"
-        self._found = self._list_segments()
+        found = list_segments(directory) if segments is None else segments
+        self._found = found.get(self._stem, [])
         self._segment = max(self._found, default=0) + 1
         self._file: int | None = None
         self._failed = False
@@ -142,12 +147,20 @@ class AckJournal:
     def _path(self, segment: int) -> Path:
         return self._directory / f"{self._stem}.{segment}.acks"
 
-    def _list_segments(self) -> list[int]:
-        numbers = []
-        for path in self._directory.glob(f"{self._stem}.*.acks"):
-            with suppress(ValueError):
-                numbers.append(int(path.name.split(".")[-2]))
-        return sorted(numbers)
+
+def list_segments(directory: Path) -> dict[str, list[int]]:
+    """Give the numbers of all segments, in order, by the stem of their names."""
+    found: dict[str, list[int]] = {}
+    names: list[str] = []
+    with suppress(FileNotFoundError):
+        names = [path.name for path in directory.iterdir()]
+    for name in names:
+        stem, *rest = name.split(".")
+        if len(rest) == 2 and rest[1] == "acks" and rest[0].isdecimal():
+            found.setdefault(stem, []).append(int(rest[0]))
+    for numbers in found.values():
+        numbers.sort()
+    return found
 
 
 def _read_segment(path: Path) -> list[bytes]:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 from flicker.dedup import DedupWindow
 from flicker.errors import RegistryError
 from flicker.pagination import Place
-from flicker.timefmt import format_rfc3339, parse_timestamp
+from flicker.timefmt import parse_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -427,29 +427,6 @@ def check_version(state: Any, source_name: str) -> None:
             f"reads version {STATE_VERSION}. Run the Flicker that wrote it, or a newer one"
         )
         raise RegistryError(message)
-
-
-def view_position(state: dict[str, Any]) -> dict[str, Any]:
-    """Give the part of a position that people read, as the registry's JSON shows it."""
-    last_timestamp_ns = state["last_timestamp"]
-    scan = state["scan"]
-    place = scan["place"] if scan is not None else state["place"]
-    kind, value = place if place is not None else (None, None)
-    view: dict[str, Any] = {
-        "last_timestamp": None if last_timestamp_ns is None else format_rfc3339(last_timestamp_ns),
-        "cursor": _hide_marks(str(value)) if kind in {"cursor", "url"} else None,
-    }
-    if kind in {"offset", "page"}:
-        view[kind] = value
-    pending = state.get("pending")
-    view["scanning"] = scan is not None or bool(pending)
-    if pending:
-        view["pending_entries"] = len(pending)
-    return view
-
-
-def _hide_marks(text: str) -> str:
-    return "***".join(text.split("\0")[::2])
 
 
 def _dump_place(place: Place | None, concealer: Concealer | None) -> list[Any] | None:

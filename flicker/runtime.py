@@ -13,6 +13,7 @@ from flicker.heartbeat import Heartbeats
 from flicker.offload.parent import Offload
 from flicker.pace import Paces
 from flicker.pool import Pool
+from flicker.slack import Slacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,7 @@ class Runtime:
     journal_dir: Path | None = None
     once: bool = False
     heartbeats: Heartbeats = field(default_factory=Heartbeats)
+    slacks: Slacks = field(default_factory=Slacks)
     pool: Pool = field(default_factory=Pool)
     offload: Offload = field(init=False)
     paces: Paces = field(default_factory=Paces)

@@ -9,7 +9,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from flicker.client import Client
 from flicker.items import Batch, Flush, Mark
-from flicker.journal import AckJournal
+from flicker.journal import AckJournal, list_segments
 from flicker.outbox import Outbox, endpoint_key
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class HttpSink(FixedPartitionedSink[SinkItem, dict[str, Any]]):
         self._index = {name: index for index, name in enumerate(self._names)}
         self._runtime = runtime
         self._clients: dict[Destination, Client] = {}
+        # As they were before any of them was written to.
+        self._segments: dict[str, list[int]] | None = None
 
     def list_parts(self) -> list[str]:
         """List all sources: partitions live wherever Bytewax puts them."""
@@ -80,7 +82,7 @@ class HttpSink(FixedPartitionedSink[SinkItem, dict[str, Any]]):
         del step_id
         runtime = self._runtime
         destination = self._destination_of(for_part, resume_state)
-        journal = AckJournal(runtime.journal_dir, for_part) if runtime.journal_dir else None
+        journal = self._journal_of(for_part)
         outbox = Outbox(
             for_part,
             destination,
@@ -101,6 +103,17 @@ class HttpSink(FixedPartitionedSink[SinkItem, dict[str, Any]]):
             )
         runtime.outboxes[for_part] = outbox
         return HttpSinkPartition(outbox)
+
+    def _journal_of(self, name: str) -> AckJournal | None:
+        runtime = self._runtime
+        directory = runtime.journal_dir
+        if directory is None:
+            return None
+        with runtime.lock:
+            if self._segments is None:
+                self._segments = list_segments(directory)
+        # One that was built before may have written since.
+        return AckJournal(directory, name, None if name in runtime.outboxes else self._segments)
 
     def _destination_of(self, name: str, resume_state: dict[str, Any] | None) -> Destination | None:
         source = self._sources.get(name)

@@ -39,6 +39,7 @@ from flicker.position import (
 from flicker.request import PageRequest
 from flicker.runtime import GRACE_S
 from flicker.scan import Scanner
+from flicker.worker import keep_thread_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,6 +96,7 @@ class SourcePartition(StatefulSourcePartition[SourceItem, dict[str, Any]]):
         self._name = name
         self._runtime = runtime
         self._heartbeat = runtime.heartbeats.join()
+        self._slack = runtime.slacks.join()
         self._is_first = True
         self._wind_down_at: float | None = None
         self._is_over = False
@@ -124,6 +126,7 @@ class SourcePartition(StatefulSourcePartition[SourceItem, dict[str, Any]]):
 
     def next_awake(self) -> datetime:
         """Give the time of the next look, at its heartbeat at the latest."""
+        self._slack.note(self._awake_in_s)
         return datetime.now(timezone.utc) + timedelta(seconds=self._awake_in_s)
 
     def _is_finished(self) -> bool:
@@ -760,6 +763,7 @@ class ApiSource(FixedPartitionedSource[SourceItem, dict[str, Any]]):
     ) -> SourcePartition:
         """Build a source's partition at its snapshot's position."""
         del step_id
+        keep_thread_state()
         self._runtime.has_begun = True
         source = self._sources.get(for_part)
         if source is None:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
-from itertools import count as numbers
 
-import bytewax.operators as op
 import pytest
-from bytewax.dataflow import Dataflow
-from bytewax.testing import TestingSink, TestingSource, cluster_main
 
 from flicker.heartbeat import BEAT_S, MAX_BEATS, PARTITIONS_A_BEAT, Heartbeats
 
@@ -41,22 +36,3 @@ def test_no_sleep_is_longer_than_the_longest() -> None:
     slack_s = time.monotonic() - started_at
     assert min(sleeps) > 0
     assert max(sleeps) <= MAX_BEATS * BEAT_S + slack_s
-
-
-def test_a_worker_is_known_to_the_interpreter_from_its_first_partition_on() -> None:
-    """What is not is made known at each call, and forgotten with all that is its own."""
-    local = threading.local()
-
-    def calls_before(number: int) -> int:
-        if number == 0:
-            Heartbeats().join()
-        if not hasattr(local, "numbers"):
-            local.numbers = numbers()
-        return next(local.numbers)
-
-    found: list[int] = []
-    flow = Dataflow("calls")
-    stream = op.input("in", flow, TestingSource(range(5), batch_size=1))
-    op.output("out", op.map("count", stream, calls_before), TestingSink(found))
-    cluster_main(flow, [], 0, worker_count_per_proc=1)
-    assert found == [0, 1, 2, 3, 4]

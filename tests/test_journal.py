@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flicker.journal import AckJournal
+from flicker.journal import AckJournal, list_segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +42,24 @@ def test_what_was_appended_is_known_to_the_next_process(tmp_path: Path) -> None:
     journal.append([identity(3)])
     assert resume(tmp_path) == identities({1, 2, 3})
     journal.cut()
+
+
+def test_journals_of_one_listing_find_their_own(tmp_path: Path) -> None:
+    """Names that differ in what is not in a file's name among them."""
+    sources = ["s", "s.1", "s 1", "s" * 50, "é"]
+    for number, source in enumerate(sources):
+        for entry in (number, number + 100):
+            journal = AckJournal(tmp_path, source)
+            journal.append([identity(entry)])
+            journal.cut()
+    (tmp_path / "notes.txt").touch()
+    segments = list_segments(tmp_path)
+    for number, source in enumerate(sources):
+        journal = AckJournal(tmp_path, source, segments)
+        assert journal.resume(0) == identities({number, number + 100})
+        assert journal.next_segment == 3
+    assert AckJournal(tmp_path, "new", segments).resume(0) == set()
+    assert list_segments(tmp_path / "missing") == {}
 
 
 def test_a_write_cut_short_at_any_byte_costs_its_own_entry_only(tmp_path: Path) -> None:
@@ -167,7 +185,7 @@ def test_a_full_disk_is_warned_of_once_and_does_not_stop_deliveries(
 _SHORT_OF_SPACE = """
 import resource, sys
 from pathlib import Path
-from flicker.journal import AckJournal
+from flicker.journal import AckJournal, list_segments
 resource.setrlimit(resource.RLIMIT_FSIZE, (40, resource.RLIM_INFINITY))
 journal = AckJournal(Path(sys.argv[1]), "s")
 for number in range(6):

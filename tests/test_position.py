@@ -19,8 +19,8 @@ from flicker.position import (
     api_fingerprint,
     dump_position,
     load_position,
-    view_position,
 )
+from flicker.registry.places import view_position
 from flicker.settings import Destination, Endpoint, Pagination, Secret, Source
 
 NOON_NS = 1_735_732_800_000_000_000

@@ -43,6 +43,7 @@ class Caretaker:
         self._reader = Reader(registry.directory)
         self._view: dict[str, Any] = dict(registry.view)
         self._written: bytes | None = None
+        self._seen: dict[str, Any] | None = None
         self._failed: str | None = None
         self.trouble: str | None = None
         self._stopped = threading.Event()
@@ -73,11 +74,13 @@ class Caretaker:
         self.trouble = None
         try:
             answer = self._reader.look()
-            self._write_view(answer["sources"])
-            for name, segment in answer["segments"].items():
-                outbox = self._outboxes.get(name)
-                if outbox is not None:
-                    outbox.delete_segments_before(segment)
+            if answer is not self._seen or self._is_view_gone():
+                self._write_view(answer["sources"])
+                for name, segment in answer["segments"].items():
+                    outbox = self._outboxes.get(name)
+                    if outbox is not None:
+                        outbox.delete_segments_before(segment)
+                self._seen = answer
         except RegistryError as error:
             self.trouble = str(error)
             self._say(logging.ERROR, "cannot read the registry", str(error))
@@ -104,6 +107,10 @@ class Caretaker:
         view = view_of(sources, self._configured, self._view)
         self._view = view["api_sources"]
         data = dump_document(view)
-        if data != self._written or not path.exists():
+        if data != self._written or self._is_view_gone():
             write_atomically(path, data)
             self._written = data
+
+    def _is_view_gone(self) -> bool:
+        path = self._registry.view_path
+        return path is not None and not path.exists()

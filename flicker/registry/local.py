@@ -26,14 +26,15 @@ from flicker.registry.partitions import (
     check_partitions,
     drop_unfinished,
     edit_states,
-    read_states,
+    iter_states,
 )
-from flicker.registry.shapes import check_states
+from flicker.registry.shapes import check_state
 from flicker.registry.view import read_view, settled_part
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from flicker.registry.partitions import StateKey
     from flicker.registry.remote import Remote
 
 PARTITIONS = 1
@@ -105,6 +106,7 @@ def open_registry(
         RegistryError: In use, damaged, of a newer version, or not writable.
     """
     locks: list[int] = []
+    states = _States(directory)
     try:
         # Batches that are owed are events, and those are nobody else's affair.
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -112,13 +114,14 @@ def open_registry(
         locks.append(_lock(directory, process_index))
         view: dict[str, dict[str, Any]] = {}
         if process_index == 0:
-            view = _make_ready(directory, view_path, remote)
+            view = _make_ready(directory, view_path, remote, states.take)
             if is_to_run:
                 locks.append(_announce(directory))
         else:
             _wait_for_first(directory)
-        states = read_states(directory)
-        check_states(directory, states)
+            for key, state in iter_states(directory):
+                states.take(key, state)
+        names = states.names()
     except BaseException as error:
         for lock in locks:
             os.close(lock)
@@ -126,14 +129,52 @@ def open_registry(
             message = f"the registry {directory} cannot be used: {error.strerror or error}"
             raise RegistryError(message) from None
         raise
-    names = {name for step_id, name in states if step_id in {POLL_STEP, BUFFER_STEP, SHIP_STEP}}
-    return Registry(directory, view_path, sorted(names), view, remote, locks)
+    return Registry(directory, view_path, names, view, remote, locks)
+
+
+class _States:
+    """Checks states one at a time, so that no more than one is in memory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._names: set[str] = set()
+        self._refusal: RegistryError | None = None
+
+    def take(self, key: StateKey, state: Any) -> None:
+        """Check a state; what is wrong with it is said by `names`."""
+        try:
+            check_state(self._directory, key, state)
+        except RegistryError as error:
+            # That no row can run code comes first.
+            self._refusal = self._refusal or error
+        step_id, name = key
+        if step_id in {POLL_STEP, BUFFER_STEP, SHIP_STEP}:
+            self._names.add(name)
+
+    def names(self) -> list[str]:
+        """Give the sources that have states.
+
+        Raises:
+            RegistryError: A state is not as Flicker writes it.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        return sorted(self._names)
 
 
 def _make_ready(
-    directory: Path, view_path: Path | None, remote: Remote | None
+    directory: Path,
+    view_path: Path | None,
+    remote: Remote | None,
+    take: Callable[[StateKey, Any], None],
 ) -> dict[str, dict[str, Any]]:
     """Fetch, create and check the partitions.
+
+    Args:
+        directory: Where they are.
+        view_path: Path of the readable view.
+        remote: The registry in S3 that is to be fetched.
+        take: Is shown each state that will be resumed from.
 
     Returns:
         The readable view as it was found.
@@ -147,7 +188,7 @@ def _make_ready(
     for path in directory.glob("part-*.sqlite3"):
         # Logs are made with the same mode. The directory may be older than us.
         path.chmod(0o600)
-    check_partitions(directory)
+    check_partitions(directory, take)
     drop_unfinished(directory)
     return view
 

@@ -12,7 +12,6 @@ line of its input. What edits or checks a store is called before Bytewax opens i
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import pickle
@@ -20,13 +19,13 @@ import sqlite3
 import sys
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flicker.errors import RegistryError
-from flicker.position import view_position
+from flicker.registry.places import view_position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 FLOW_ID = "flicker"
 POLL_STEP = f"{FLOW_ID}.poll"
@@ -105,37 +104,73 @@ def load_plain(data: bytes) -> Any:
         raise pickle.UnpicklingError(message) from None
 
 
-def check_partitions(directory: Path) -> None:
+def check_partitions(
+    directory: Path, take: Callable[[StateKey, Any], None] = lambda _key, _state: None
+) -> None:
     """Check all that Bytewax could read, before Bytewax opens it and unpickles.
 
     Every row of every epoch has to be plain data, and nothing may be in the
     files but the tables that Bytewax makes: a view in place of a table would
     show Bytewax something else than was checked.
 
+    Args:
+        directory: The recovery partitions.
+        take: Is shown each state that Bytewax will resume from, plain builtins,
+            on the way: all of them may be hundreds of megabytes.
+
     Raises:
         RegistryError: A partition is damaged, or something could run code.
     """
     paths = _partition_paths(directory)
+    partitions: list[sqlite3.Connection] = []
     numbers: list[tuple[int, int]] = []
     has_rows = has_executions = False
-    for path in paths:
-        with _said_of(path), contextlib.closing(_open_partition(path)) as partition:
-            _check_schema(path, partition)
-            numbers += partition.execute("SELECT part_index, part_count FROM parts")
-            has_executions |= bool(partition.execute("SELECT 1 FROM exs LIMIT 1").fetchall())
-            has_rows |= bool(partition.execute("SELECT 1 FROM snaps LIMIT 1").fetchall())
-            (verdict,) = partition.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(" ".join(verdict.split()))
-            for step_id, name, epoch, data in partition.execute(
-                "SELECT step_id, state_key, snap_epoch, ser_change FROM snaps"
-            ):
-                if data is not None:
-                    _load_row(path, (step_id, name), data, f", epoch {epoch}")
+    with contextlib.ExitStack() as opened:
+        for path in paths:
+            with _said_of(path):
+                partition = opened.enter_context(contextlib.closing(_open_partition(path)))
+                _check_schema(path, partition)
+                numbers += partition.execute("SELECT part_index, part_count FROM parts")
+                has_executions |= bool(partition.execute("SELECT 1 FROM exs LIMIT 1").fetchall())
+                has_rows |= bool(partition.execute("SELECT 1 FROM snaps LIMIT 1").fetchall())
+                (verdict,) = partition.execute("PRAGMA quick_check(1)").fetchone()
+                if verdict != "ok":
+                    raise sqlite3.DatabaseError(" ".join(verdict.split()))
+                partitions.append(partition)
+        with _said_of(directory):
+            epoch = _resume_epoch(partitions)
+        for path, partition in zip(paths, partitions, strict=True):
+            with _said_of(path):
+                _check_rows(path, partition, epoch, take)
     is_whole = sorted(numbers) == [(number, len(paths)) for number in range(len(paths))]
     if not is_whole or (has_rows and not has_executions):
         what = "states without an execution" if is_whole else "other partitions than it says"
         raise RegistryError(f"the registry {directory} is damaged (it has {what}). {_RESTORE}")
+
+
+def _check_rows(
+    path: Path,
+    partition: sqlite3.Connection,
+    resume_epoch: int,
+    take: Callable[[StateKey, Any], None],
+) -> None:
+    newest = {
+        (step_id, name): epoch
+        for step_id, name, epoch in partition.execute(
+            "SELECT step_id, state_key, MAX(snap_epoch) FROM snaps WHERE snap_epoch < ?"
+            " GROUP BY step_id, state_key",
+            (resume_epoch,),
+        )
+    }
+    for step_id, name, epoch, data in partition.execute(
+        "SELECT step_id, state_key, snap_epoch, ser_change FROM snaps"
+    ):
+        if data is None:
+            continue
+        key = (step_id, name)
+        state = _load_row(path, key, data, f", epoch {epoch}")
+        if newest.get(key) == epoch:
+            take(key, state)
 
 
 def _check_schema(path: Path, partition: sqlite3.Connection) -> None:
@@ -159,6 +194,20 @@ def _check_schema(path: Path, partition: sqlite3.Connection) -> None:
         raise RegistryError(message)
 
 
+def iter_states(directory: Path) -> Iterator[tuple[StateKey, Any]]:
+    """Read the snapshots that Bytewax would resume from now, one at a time.
+
+    Returns:
+        Step and source, and the state, plain builtins.
+
+    Raises:
+        RegistryError: A partition is damaged, or a row could run code.
+    """
+    with _opened(directory) as partitions, _said_of(directory):
+        for key, data in _resumable_rows(partitions):
+            yield key, _load_row(directory, key, data)
+
+
 def read_states(directory: Path) -> dict[StateKey, Any]:
     """Read the snapshots that Bytewax would resume from now.
 
@@ -166,11 +215,9 @@ def read_states(directory: Path) -> dict[StateKey, Any]:
         State by step and source, plain builtins.
 
     Raises:
-        RegistryError: A partition is damaged, or a row could run code.
+        RegistryError: As `iter_states`.
     """
-    with _opened(directory) as partitions, _said_of(directory):
-        rows = _resumable_rows(partitions)
-    return _load_rows(directory, rows)
+    return dict(iter_states(directory))
 
 
 def drop_unfinished(directory: Path) -> None:
@@ -372,10 +419,9 @@ def _resume_epoch(partitions: list[sqlite3.Connection]) -> int:
     return resume_epoch
 
 
-def _resumable_rows(partitions: list[sqlite3.Connection]) -> dict[StateKey, bytes]:
-    """Pick the rows that Bytewax resumes from."""
+def _resumable_rows(partitions: list[sqlite3.Connection]) -> Iterator[tuple[StateKey, bytes]]:
+    """Pick the rows that Bytewax resumes from, one at a time: all may be hundreds of megabytes."""
     epoch = _resume_epoch(partitions)
-    rows: dict[StateKey, bytes] = {}
     for partition in partitions:
         for step_id, name, data in partition.execute(
             "SELECT step_id, state_key, ser_change FROM snaps AS s WHERE snap_epoch = ("
@@ -384,12 +430,7 @@ def _resumable_rows(partitions: list[sqlite3.Connection]) -> dict[StateKey, byte
             (epoch,),
         ):
             if data is not None:
-                rows[step_id, name] = data
-    return rows
-
-
-def _load_rows(directory: Path, rows: Mapping[StateKey, bytes]) -> dict[StateKey, Any]:
-    return {key: _load_row(directory, key, data) for key, data in rows.items()}
+                yield (step_id, name), data
 
 
 def _load_row(path: Path, key: StateKey, data: Any, where: str = "") -> Any:
@@ -417,21 +458,76 @@ def summarise(directory: Path) -> dict[str, Any]:
     Raises:
         RegistryError: As `read_states`.
     """
-    return _summary(read_states(directory))
+    return Summaries(directory).read()
 
 
-def _summary(states: Mapping[StateKey, Any]) -> dict[str, Any]:
-    sources: dict[str, Any] = {}
-    segments = {}
-    for (step_id, name), state in sorted(states.items()):
-        if step_id == POLL_STEP and state is not None:
-            sources.setdefault(name, {}).update(view_position(state))
-        elif step_id == SHIP_STEP:
-            sources.setdefault(name, {})["undelivered_batches"] = len(state["batches"])
-            segments[name] = state["segment"]
-        elif step_id == BUFFER_STEP:
-            sources.setdefault(name, {})["buffered_events"] = len(state["records"])
-    return {"sources": sources, "segments": segments}
+class _Part(NamedTuple):
+    """What one state adds to a summary.
+
+    Attributes:
+        digest: By which the state is known again.
+        view: Of its source's view; None where it says nothing.
+        segment: The first that it needs, if it is an outbox's.
+    """
+
+    digest: int
+    view: dict[str, Any] | None
+    segment: int | None
+
+
+class Summaries:
+    """Summaries of the snapshots in one directory, of which most states stay as they are.
+
+    Args:
+        directory: The recovery partitions.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._parts: dict[StateKey, _Part] = {}
+
+    def read(self) -> dict[str, Any]:
+        """Give what `summarise` does.
+
+        Raises:
+            RegistryError: As `read_states`.
+        """
+        with _opened(self._directory) as partitions, _said_of(self._directory):
+            return self.of(_resumable_rows(partitions))
+
+    def of(self, rows: Iterable[tuple[StateKey, bytes]]) -> dict[str, Any]:
+        """Give the summary of rows; those of before are not unpickled once more.
+
+        Raises:
+            RegistryError: A row could run code.
+        """
+        before, self._parts = self._parts, {}
+        for key, data in rows:
+            # Keyed by the process, and quicker than unpickling: a window has a million events.
+            digest = hash(data)
+            part = before.get(key)
+            if part is None or part.digest != digest:
+                part = _summarise_state(key[0], _load_row(self._directory, key, data), digest)
+            self._parts[key] = part
+        sources: dict[str, Any] = {}
+        segments = {}
+        for (_, name), part in sorted(self._parts.items()):
+            if part.view is not None:
+                sources.setdefault(name, {}).update(part.view)
+            if part.segment is not None:
+                segments[name] = part.segment
+        return {"sources": sources, "segments": segments}
+
+
+def _summarise_state(step_id: str, state: Any, digest: int) -> _Part:
+    if step_id == POLL_STEP:
+        return _Part(digest, None if state is None else view_position(state), None)
+    if step_id == SHIP_STEP:
+        view = {"undelivered_batches": len(state["batches"])}
+        return _Part(digest, view, state["segment"])
+    if step_id == BUFFER_STEP:
+        return _Part(digest, {"buffered_events": len(state["records"])}, None)
+    return _Part(digest, None, None)
 
 
 def copy_partitions(directory: Path, to: Path, unless: str | None = None) -> dict[str, Any]:
@@ -458,9 +554,9 @@ def copy_partitions(directory: Path, to: Path, unless: str | None = None) -> dic
     with _opened(directory) as partitions:
         if unless is not None:
             with _said_of(directory):
-                rows = _resumable_rows(partitions)
+                rows = dict(_resumable_rows(partitions))
             if _digest(rows) == unless:
-                return {**_summary(_load_rows(directory, rows)), "digest": unless}
+                return {**Summaries(directory).of(rows.items()), "digest": unless}
         to.mkdir(parents=True, exist_ok=True, mode=0o700)
         with contextlib.ExitStack() as opened:
             names = [path.name for path in _partition_paths(directory)]
@@ -472,10 +568,10 @@ def copy_partitions(directory: Path, to: Path, unless: str | None = None) -> dic
                 for partition, path in zip(partitions, made, strict=True)
             ]
             with _said_of(directory):
-                rows = _resumable_rows(copies)
+                rows = dict(_resumable_rows(copies))
             for copy in copies:
                 copy.close()
-            answer = {**_summary(_load_rows(directory, rows)), "digest": _digest(rows)}
+            answer = {**Summaries(directory).of(rows.items()), "digest": _digest(rows)}
             files = {}
             for name, path in zip(names, made, strict=True):
                 files[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
@@ -510,7 +606,9 @@ def _copy_partition(partition: sqlite3.Connection, path: Path) -> sqlite3.Connec
 
 
 def _digest(rows: Mapping[StateKey, bytes]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    from hashlib import blake2b  # noqa: PLC0415 - it brings OpenSSL, which looks do without
+
+    digest = blake2b(digest_size=16)
     for key, data in sorted(rows.items()):
         for part in (*(text.encode("utf-8", "surrogatepass") for text in key), data):
             digest.update(len(part).to_bytes(8, "big"))
@@ -519,7 +617,9 @@ def _digest(rows: Mapping[StateKey, bytes]) -> str:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
+    from hashlib import sha256  # noqa: PLC0415 - as above
+
+    digest = sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
@@ -529,18 +629,22 @@ def _sha256(path: Path) -> str:
 def main(directory: Path) -> None:
     """Obey commands, one of JSON on each line of standard input.
 
-    `{"do": "look"}` answers as `summarise`, `{"do": "copy", "to": DIRECTORY,
-    "unless": DIGEST or null}` as `copy_partitions`, each with one line of
-    JSON. What went wrong is in `error`, and whether it lies with the
-    partitions in `is_registry`.
+    `{"do": "look"}` answers as `summarise`, or with `{"unchanged": true}` where
+    that is what it answered last; `{"do": "copy", "to": DIRECTORY, "unless":
+    DIGEST or null}` as `copy_partitions`. Each answer is one line of JSON.
+    What went wrong is in `error`, and whether it lies with the partitions in
+    `is_registry`.
     """
+    summaries = Summaries(directory)
+    seen: dict[str, Any] | None = None
     for line in sys.stdin:
         try:
             command = json.loads(line)
             if command["do"] == "copy":
                 answer = copy_partitions(directory, Path(command["to"]), command["unless"])
             else:
-                answer = summarise(directory)
+                before, seen = seen, summaries.read()
+                answer = {"unchanged": True} if seen == before else seen
         except RegistryError as error:
             answer = {"error": str(error), "is_registry": True}
         except OSError as error:

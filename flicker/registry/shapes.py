@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from flicker.errors import RegistryError
 from flicker.events import IDENTITY_BYTES
-from flicker.position import check_version, load_position, view_position
+from flicker.position import check_version, load_position
 from flicker.registry.partitions import BUFFER_STEP, POLL_STEP, SHIP_STEP
+from flicker.registry.places import view_position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,20 +42,30 @@ def check_states(directory: Path, states: Mapping[StateKey, Any]) -> None:
     Raises:
         RegistryError: One is of another version, or has another shape.
     """
-    for (step_id, name), state in states.items():
-        check_version(state, name)
-        check = _CHECKS.get(step_id)
-        if check is None:
-            continue
-        try:
-            check(state, name)
-        except _MALFORMED as error:
-            message = (
-                f"the registry {directory} holds state that Flicker did not write (step "
-                f"{step_id}, source {name!r}: {_describe(error)}). Restore it from a backup, or "
-                "delete it to start afresh"
-            )
-            raise RegistryError(message) from None
+    for key, state in states.items():
+        check_state(directory, key, state)
+
+
+def check_state(directory: Path, key: StateKey, state: Any) -> None:
+    """Check one state, as `check_states` does.
+
+    Raises:
+        RegistryError: As there.
+    """
+    step_id, name = key
+    check_version(state, name)
+    check = _CHECKS.get(step_id)
+    if check is None:
+        return
+    try:
+        check(state, name)
+    except _MALFORMED as error:
+        message = (
+            f"the registry {directory} holds state that Flicker did not write (step "
+            f"{step_id}, source {name!r}: {_describe(error)}). Restore it from a backup, or "
+            "delete it to start afresh"
+        )
+        raise RegistryError(message) from None
 
 
 def _describe(error: Exception) -> str:

@@ -28,11 +28,14 @@ from flicker.registry.partitions import (
     BUFFER_STEP,
     POLL_STEP,
     SHIP_STEP,
+    StateKey,
+    Summaries,
     check_partitions,
     copy_partitions,
     drop_unfinished,
     edit_states,
     read_states,
+    summarise,
 )
 from flicker.registry.reader import Reader
 from flicker.registry.shapes import check_states
@@ -663,6 +666,33 @@ def test_two_threads_share_a_reader(tmp_path: Path) -> None:
     reader.close()
     assert answers.count(["segments", "sources"]) == 20
     assert answers.count(["digest", "partitions", "segments", "sources"]) == 20
+
+
+def test_only_what_changed_is_read_and_told_anew(tmp_path: Path) -> None:
+    directory = _make(tmp_path / "d")
+    states: dict[StateKey, Any] = {(SHIP_STEP, name): OUTBOX for name in ("a", "b")}
+    edit_states(directory, {**states, (POLL_STEP, "a"): POSITION})
+    summaries, reader = Summaries(directory), Reader(directory)
+    first, told = summaries.read(), reader.look()
+    assert first == told == summarise(directory)
+    parts = dict(summaries._parts)
+    assert reader.look() is told
+    edit_states(directory, {(SHIP_STEP, "b"): {**OUTBOX, "segment": 9}})
+    assert summaries.read() == reader.look() == summarise(directory)
+    assert reader.look()["segments"] == {"a": 3, "b": 9}
+    changed = {key for key, part in summaries._parts.items() if part is not parts[key]}
+    assert changed == {(SHIP_STEP, "b")}
+    edit_states(directory, {(SHIP_STEP, "b"): None})
+    assert summaries.read() == reader.look() == summarise(directory)
+    assert sorted(reader.look()["sources"]) == ["a"]
+    reader.close()
+
+
+def test_the_process_that_reads_loads_little() -> None:
+    """It lives as long as a flow, beside it."""
+    code = "import sys, flicker.registry.partitions; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert not {"msgspec", "logging", "hashlib", "bytewax"} & set(loaded)
 
 
 def test_a_reader_that_hangs_is_ended_and_started_anew(tmp_path: Path) -> None:

@@ -96,8 +96,8 @@ def test_a_dead_destination_does_not_hold_a_living_one(home: Home) -> None:
         assert dead.wait_for_silence(1, 45), process.stderr
         assert living.wait_for(200, 45)
         assert goes_on_polling(other)
-        # 7 batches of 10, and the page of 50 that was on its way.
-        assert len(api.requests) <= 4
+        # 7 batches of 10, the page of 50 that was on its way, and two behind it.
+        assert len(api.requests) <= 5
         assert wait_until(lambda: home.view().get("doomed", {}).get("undelivered_batches", 0) >= 7)
         assert home.view()["doomed"]["undelivered_batches"] <= 15
         process.kill()

@@ -43,12 +43,11 @@ def given_back() -> Iterator[None]:
 
     Nothing happens where the C library is not glibc.
     """
+    map_large_blocks()
     libc = ctypes.CDLL(None)
-    if not (hasattr(libc, "malloc_trim") and hasattr(libc, "mallopt") and _STATM.exists()):
+    if not (hasattr(libc, "malloc_trim") and _STATM.exists()):
         yield
         return
-    libc.mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
-    libc.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
     over = threading.Event()
     thread = threading.Thread(
         target=_run, args=(libc.malloc_trim, over), name="flicker-memory", daemon=True
@@ -59,6 +58,14 @@ def given_back() -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def map_large_blocks() -> None:
+    """Have large blocks be gone after their use, in this process from now on."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _run(trim: Callable[[int], int], over: threading.Event) -> None:

@@ -20,6 +20,7 @@ from flicker import collector, config
 from flicker.errors import ConfigError, FlickerError, RegistryError
 from flicker.flow import build, explain_failure
 from flicker.log import FORMATS, LEVELS, conceal_secrets, configure_logging
+from flicker.memory import given_back
 from flicker.registry.access import LEASE_S, RemoteOptions, open_located, parse_lease
 from flicker.registry.commands import add_commands
 from flicker.registry.commands import run as run_registry
@@ -302,7 +303,7 @@ def _execute(plan: Plan, registry: Registry | None, workers: int) -> None:
     if plan.caretaker is not None:
         plan.caretaker.start()
     try:
-        with slack_for_signals():
+        with given_back(), slack_for_signals():
             cluster_main(
                 plan.flow,
                 [],

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flicker.errors import RegistryError
+from flicker.memory import map_large_blocks
 from flicker.registry.places import view_position
 
 if TYPE_CHECKING:
@@ -635,6 +636,8 @@ def main(directory: Path) -> None:
     What went wrong is in `error`, and whether it lies with the partitions in
     `is_registry`.
     """
+    # States that are looked through in passing: a full outbox has 16 MB.
+    map_large_blocks()
     summaries = Summaries(directory)
     seen: dict[str, Any] | None = None
     for line in sys.stdin:

@@ -1,0 +1,62 @@
+"""Memory that is free does not stay with the process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+FULL_OF_HOLES = """
+import sys, threading, time
+from flicker.memory import given_back, resident_bytes
+
+MB = 1_000_000
+
+def measure():
+    blocks = [bytes(2000) for _ in range(100_000)]
+    full = resident_bytes()
+    # The last one is at the end of the heap, which could be cut off otherwise.
+    del blocks[:-1]
+    return blocks, full
+
+def wait(goal, limit_s):
+    deadline = time.monotonic() + limit_s
+    while resident_bytes() > goal and time.monotonic() < deadline:
+        threading.Event().wait(0.1)
+    return resident_bytes() <= goal
+
+blocks, full = measure()
+stays = resident_bytes() > full - 50 * MB
+with given_back():
+    first = wait(full - 150 * MB, 45)
+    blocks, full = measure()
+    second = wait(full - 150 * MB, 45)
+print(stays, first, second)
+"""
+
+
+@pytest.mark.process
+def test_what_became_free_in_the_midst_of_the_heap_is_given_back() -> None:
+    """Once and again, whenever it became free."""
+    said = subprocess.check_output([sys.executable, "-c", FULL_OF_HOLES], text=True, timeout=120)
+    assert said.split() == ["True", "True", "True"]
+
+
+LARGE_AMONG_SMALL = """
+from flicker.memory import LARGE_BYTES, given_back, resident_bytes
+
+with given_back():
+    before = resident_bytes()
+    # By its second use glibc would keep it.
+    for _ in range(5):
+        large = b"x" * (12 * LARGE_BYTES)
+        del large
+    print(resident_bytes() - before < LARGE_BYTES)
+"""
+
+
+@pytest.mark.process
+def test_a_large_block_is_gone_after_its_use() -> None:
+    said = subprocess.check_output([sys.executable, "-c", LARGE_AMONG_SMALL], text=True, timeout=60)
+    assert said.strip() == "True"

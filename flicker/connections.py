@@ -50,6 +50,7 @@ _HEAD = re.compile(
 )
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _LENGTH_LINE = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r", re.IGNORECASE)
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _WITHOUT_BODY = frozenset({204, 304})
 
 
@@ -621,7 +622,7 @@ def _is_dropped(sock: Any) -> bool:
     """Tell whether an idle connection was closed, or says what nobody asked for."""
     try:
         # Below TLS, which has no such question.
-        socket.socket.recv(_bare(sock), 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        socket.socket.recv(_bare(sock), 1, _PEEK)
     except BlockingIOError:
         return False
     except OSError:

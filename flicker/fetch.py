@@ -1,4 +1,4 @@
-"""One page on its way: asked for and read on a thread of the pool."""
+"""One page on its way: asked for and read, on a thread of the pool where that takes time."""
 
 from __future__ import annotations
 

@@ -303,6 +303,7 @@ class ApiPartition(SourcePartition):
 
         A poll that has found nothing new does not show: its state would differ
         from the one before and after it, and be written and uploaded for that.
+        All that it may have changed is how often known events were seen.
         """
         position = self._scanner.position
         scan = position.scan
@@ -317,7 +318,7 @@ class ApiPartition(SourcePartition):
             position.shifts,
             position.pending.copy(),
         )
-        if self._is_new_scan and scan is not None and scan.pages <= IDLE_PAGES:
+        if scan is None or (self._is_new_scan and scan.pages <= IDLE_PAGES):
             known, state = self._rest or (None, {})
             if known == facts:
                 return state

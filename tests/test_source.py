@@ -422,6 +422,8 @@ def test_a_poll_without_news_does_not_show(is_news: bool) -> None:
         assert (during == rest) == (not is_news)
         assert (during["scan"] is None) == (not is_news)
         release.set()
+        drive.until(lambda: not drive.part._is_polling)
+        assert (drive.part.snapshot() == rest) == (not is_news)
         again = Drive(
             source_of(api.url, OFFSET, poll_interval=timedelta(seconds=0.5)), resume_state=during
         )

@@ -157,7 +157,7 @@ class Client:
         call: Call | None = None
         started: Started | None = None
         # What fails here is told by `ask`.
-        with suppress(ForeignLinkError, ValueError):
+        with suppress(ForeignLinkError, ValueError, RuntimeError):
             _, target = self._locate(request.url)
             headers = self._all_headers(self._unless_configured(request.headers))
             call = calls.begin(time.monotonic() + self._timeout_s)

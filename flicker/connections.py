@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import select
 import socket
 import ssl
 import threading
@@ -39,6 +40,9 @@ FIRST_BYTES = 64 * 1024
 SHORT_BYTES = 16 * 1024
 """Bodies up to here are read and unpacked without a thread of their own."""
 
+HEAD_BYTES = 8 * 1024
+"""Of a request: up to here, any socket that nothing waits in takes it at once."""
+
 STEP_BYTES = 1024 * 1024
 """Longest single read of a body whose length is not known."""
 
@@ -50,6 +54,9 @@ _HEAD = re.compile(
 )
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _LENGTH_LINE = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r", re.IGNORECASE)
+_UNBOUNDED = re.compile(rb"\n(?:transfer|content)-encoding:", re.IGNORECASE)
+"""In the head of a body that may be longer than its Content-Length says."""
+
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _WITHOUT_BODY = frozenset({204, 304})
 
@@ -104,13 +111,17 @@ class _Calls:
         self._sweeper: threading.Thread | None = None
 
     def begin(self, deadline: float) -> Call:
-        """Watch over a request from now on."""
+        """Watch over a request from now on.
+
+        Raises:
+            RuntimeError: There is no thread to watch with.
+        """
+        if self._sweeper is None:
+            self._start_sweeper()
         call = Call(deadline)
         # One step under the interpreter's lock; with one of ours, hundreds of
         # threads would stand in line for it.
         self._running.add(call)
-        if self._sweeper is None:
-            self._start_sweeper()
         return call
 
     def end(self, call: Call) -> None:
@@ -312,6 +323,10 @@ class Answer:
         self.status = response.status
         self.headers = [(name.lower(), value) for name, value in response.msg.items()]
         self.is_head_cut = response.is_head_cut
+        lengths = {value for name, value in self.headers if name == "content-length"}
+        if len(lengths) > 1:
+            # RFC 9112, section 6.3: nobody can tell where the body ends.
+            raise HTTPException("lengths that differ")
         self._closes = response.will_close
         return response
 
@@ -390,11 +405,17 @@ class Started:
                 # It is found again by who reads on.
                 return False
         match = _HEAD.match(self._ahead)
-        if match is None or match[1][:1] != b"2" or b"\ntransfer-" in match[0].lower():
+        if match is None or match[1][:1] != b"2" or _UNBOUNDED.search(match[0]):
             return False
         length = _LENGTH_LINE.search(match[0])
         missing = 0 if length is None else match.end() + int(length[1]) - len(self._ahead)
         return length is not None and int(length[1]) <= SHORT_BYTES and missing <= 0
+
+    def wait(self, seconds: float) -> None:
+        """Wait until there is something to look at, or for so long."""
+        there = select.poll()
+        there.register(_bare(self._connection.sock), select.POLLIN)
+        there.poll(seconds * 1000)
 
     def answer(self) -> Answer:
         """Give the answer as soon as its headers are there.
@@ -496,18 +517,19 @@ class Connections:
         Raises:
             ValueError: A header is none.
         """
-        connection = None if self._pool is None else self._take_idle()
+        if self._pool is None:
+            return None
+        head = self._head("GET", target, headers)
+        connection = self._take_idle() if len(head) <= HEAD_BYTES else None
         if connection is None:
             return None
+        call.wait_on(_bare(connection.sock))
         try:
-            connection.sock.sendall(self._head("GET", target, headers))
+            connection.sock.sendall(head)
         except OSError:
+            call.wait_on(None)
             connection.close()
             return None
-        except ValueError:
-            connection.close()
-            raise
-        call.wait_on(_bare(connection.sock))
         return Started(call, connection)
 
     def release(self, answer: Answer) -> None:

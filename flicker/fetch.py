@@ -105,11 +105,6 @@ class Fetch:
         self._is_looked_at = False
         self._done = threading.Event()
 
-    def wait(self, seconds: float) -> None:
-        """Wait until what came is final, or for so long, where a thread sees to it."""
-        if not self._is_looked_at:
-            self._done.wait(seconds)
-
     @property
     def is_at_token(self) -> bool:
         """Whether it asks for what a cursor or a link leads to."""
@@ -149,6 +144,19 @@ class Fetch:
         with suppress(RuntimeError):
             submit(self.run)
             self._is_looked_at = False
+
+    def wait(self, seconds: float, submit: Callable[[Callable[[], None]], None]) -> None:
+        """Wait until what came is final, or for so long.
+
+        Args:
+            seconds: As above.
+            submit: As for `look`.
+        """
+        if self._is_looked_at and self._started is not None:
+            self._started.wait(seconds)
+            self.look(submit)
+        if not self._is_looked_at:
+            self._done.wait(seconds)
 
     def drop(self) -> None:
         """Let go of a request whose answer nobody reads."""

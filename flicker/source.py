@@ -374,9 +374,10 @@ class ApiPartition(SourcePartition):
     def _poll(self, outbox: Outbox | None) -> list[SourceItem]:
         items: list[SourceItem] = []
         if self._fetch is not None:
-            self._fetch.look(self._runtime.pool.submit)
+            submit = self._runtime.pool.submit
+            self._fetch.look(submit)
             if self._heartbeat.is_alone:
-                self._fetch.wait(WAIT_S)
+                self._fetch.wait(WAIT_S, submit)
             if not self._fetch.is_done:
                 self._awake_in_s = self._look_again_in(self._fetch)
                 return items

@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -116,7 +116,7 @@ def read_head(connection: socket.socket) -> bytes:
         b"HTTP/1.1 200 OK\r\nX-A: 1\rX-B: 2\r\nContent-Length: 2\r\n\r\n[]",
         b"HTTP/1.1 200 OK\r\nX A: 1\r\nContent-Length: 2\r\n\r\n[]",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nno colon\r\n\r\n[]",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 1\r\n\r\n[]",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n[]",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\n[]",
         b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\n[]",
         b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n[]",
@@ -142,6 +142,13 @@ def test_reads_heads_as_http_client_does(data: bytes) -> None:
         assert [(name, value.strip()) for name, value in answer.headers] == headers
         assert answer.read(1000) == body
         assert answer.leaves_connection is not known.will_close
+
+
+def test_lengths_that_differ_are_no_answer() -> None:
+    """The first of them might make an empty page of it, which ends a scan."""
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 2\r\n\r\n[]"
+    with sent(data) as ours, pytest.raises(HTTPException):
+        Answer(Wire(ours))
 
 
 @pytest.mark.parametrize("by_bytes", [False, True])
@@ -322,6 +329,7 @@ def test_an_answer_that_is_there_is_read_without_waiting(
     [
         (Response(body=b" " * (SHORT_BYTES + 1)), 200, b" " * (SHORT_BYTES + 1)),
         (Response(body=LONG_PAGE), 200, LONG_PAGE),
+        (Response(body=PAGE, encoding="gzip"), 200, PAGE),
         (Response(body=PAGE, framing="chunked"), 200, PAGE),
         (Response(body=PAGE, framing="close"), 200, PAGE),
         (Response(body=PAGE, fault="drip", drip_interval_s=0.001), 200, PAGE),

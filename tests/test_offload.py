@@ -14,7 +14,7 @@ from flicker.decode import DecodeOptions, Page, PageDecoder, UnreadablePageError
 from flicker.demo.servers import Destination
 from flicker.offload import parent
 from flicker.offload.lane import BODY_BYTES
-from flicker.offload.parent import FAILURES, WORTH_BYTES, WORTH_PAGES, Offload
+from flicker.offload.parent import FAILURES, MOST_SIGNS, WORTH_BYTES, WORTH_PAGES, Offload
 from flicker.pool import Pool
 from tests.processes import CURSOR, Home, ids_of, make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.process,
     pytest.mark.skipif(
-        len(os.sched_getaffinity(0)) < 2, reason="a second process pays on a second core"
+        not hasattr(os, "memfd_create") or len(os.sched_getaffinity(0)) < 2,
+        reason="a second process needs Linux, and pays on a second core",
     ),
 ]
 
@@ -133,18 +134,20 @@ def test_what_is_no_page_is_refused_in_the_same_words(offload: Offload, body: by
     assert read(offload, BODY) == PageDecoder(FIELDS).decode(BODY)
 
 
-def test_small_and_huge_pages_are_decoded_at_once() -> None:
+def test_small_and_huge_pages_are_decoded_here() -> None:
     offload = Offload(Pool())
     for _ in range(2 * WORTH_PAGES):
         read(offload, b'{"events":[]}')
         read(offload, b'{"events":[]}' + b" " * BODY_BYTES)
+        # Of so many entries that others' pages would have to wait for them.
+        read(offload, body_of(*[b"{}"] * (MOST_SIGNS + 1)))
     assert offload.pid is None
     offload.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_page_is_decoded_here_where_the_other_process_fails(
-    offload: Offload, number: signal.Signals
+    offload: Offload, caplog: pytest.LogCaptureFixture, number: signal.Signals
 ) -> None:
     for _ in range(FAILURES):
         assert wait_until(lambda: read(offload, BODY).entries and offload.pid)
@@ -153,10 +156,51 @@ def test_a_page_is_decoded_here_where_the_other_process_fails(
         os.kill(pid, number)
         assert read(offload, BODY) == PageDecoder(FIELDS).decode(BODY)
         assert wait_until(lambda pid=pid: is_gone(pid) and offload.pid != pid)  # type: ignore[misc]
-    # Whoever fails so often is not started again.
+    # Whoever fails so often is not started again, and that is said once.
     for _ in range(2 * WORTH_PAGES):
         read(offload, BODY)
     assert offload.pid is None
+    assert caplog.text.count("decoded more slowly") == 1
+
+
+def test_who_stops_all_processes_stops_no_decoding(offload: Offload) -> None:
+    """As a service manager does, that has the last pages delivered all the same."""
+    pid = offload.pid
+    assert pid
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(pid, number)
+    assert read(offload, BODY) == PageDecoder(FIELDS).decode(BODY)
+    assert offload.pid == pid
+    assert not is_gone(pid)
+
+
+def test_one_core_has_no_second_process() -> None:
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        offload = Offload(Pool())
+    finally:
+        os.sched_setaffinity(0, cores)
+    for _ in range(2 * WORTH_PAGES):
+        read(offload, BODY)
+    assert not offload._is_starting
+    assert offload.pid is None
+
+
+def test_the_other_process_is_told_no_token(offload: Offload) -> None:
+    environ = Path(f"/proc/{offload.pid}/environ").read_text(encoding="utf-8")
+    assert "PATH=" in environ
+    assert "PYTEST" not in environ
+
+
+def test_what_listens_to_an_outline_and_fails_leaves_the_lane_behind(offload: Offload) -> None:
+    def fail(_: Page) -> None:
+        raise LookupError
+
+    for _ in range(5):
+        with pytest.raises(LookupError):
+            read(offload, BODY, note=fail)
+        assert read(offload, BODY) == PageDecoder(FIELDS).decode(BODY)
 
 
 def test_an_idle_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:

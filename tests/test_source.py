@@ -17,6 +17,7 @@ from urllib.parse import quote
 import pytest
 
 from flicker.client import Client
+from flicker.connections import calls
 from flicker.deadletter import DeadLetters
 from flicker.demo.servers import Destination as DestinationServer
 from flicker.demo.servers import OktaApi, Request, Response, in_turn
@@ -481,6 +482,49 @@ def test_sources_of_a_worker_do_not_poll_all_at_once() -> None:
         dues.append(Drive(source, runtime=runtime).part._due_at - started_at)
     assert dues[0] >= 5.0
     assert dues[1] < 1.0
+
+
+class Glimpses(Drive):
+    """Counts how often Bytewax is asked to look again."""
+
+    looks = 0
+
+    def step(self) -> None:
+        self.looks += time.monotonic() >= self._awake_at
+        super().step()
+
+
+def test_a_lone_source_waits_for_its_answer_instead_of_looking_for_it() -> None:
+    """Whether a thread reads it, as the first, or the worker, as those behind it."""
+    answer = Response(body={"events": events(1)}, delay_s=0.05)
+    with ScriptedApi([answer]) as api:
+        drive = Glimpses(source_of(api.url, None, poll_interval=timedelta(seconds=0.2)))
+        drive.until(lambda: len(api.requests) == 10 and not drive.part._is_polling)
+    assert drive.ids == [1]
+    # A look each millisecond would make 500 of it, one each beat and each 5 ms some 150.
+    assert drive.looks < 300
+
+
+def test_a_request_that_nobody_reads_is_dropped_at_the_end() -> None:
+    release = threading.Event()
+
+    def answer(_: Request) -> Response:
+        if len(api.requests) > 1:
+            release.wait(LIMIT_S)
+        return Response(body={"events": events(1)})
+
+    with ScriptedApi(answer) as api:
+        drive = Drive(source_of(api.url, None, poll_interval=timedelta(seconds=0.05)))
+        drive.until(lambda: drive.part._fetch is not None and drive.part._fetch._is_looked_at)
+        fetch = drive.part._fetch
+        assert fetch is not None
+        assert fetch._started is not None
+        assert fetch._started.call in calls._running
+        drive.runtime.stop.set()
+        drive.runtime.outboxes["s"] = Outbox("s", None, None, drive.runtime)
+        drive.until(lambda: drive.is_over)
+        assert fetch._started.call not in calls._running
+        release.set()
 
 
 # Looking ahead

@@ -58,3 +58,7 @@ def main(descriptors: list[int]) -> None:
     except OSError:
         # The parent is gone.
         sys.exit(0)
+
+
+if __name__ == "__main__":
+    main([int(number) for number in sys.argv[1:]])

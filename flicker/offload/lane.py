@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -80,12 +81,19 @@ class Lane:
         """Make a lane, and the socket of its other end.
 
         Raises:
-            OSError: The system has no such sockets or memory.
+            OSError: The system has no room for it.
+            AttributeError: It has no such memory.
         """
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory_fd = os.memfd_create("flicker-page")
-        os.ftruncate(memory_fd, BODY_BYTES + PAGE_BYTES)
-        return cls(near, memory_fd), far
+        with ExitStack() as undo:
+            undo.callback(os.close, memory_fd)
+            os.ftruncate(memory_fd, BODY_BYTES + PAGE_BYTES)
+            near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.enter_context(near)
+            undo.enter_context(far)
+            lane = cls(near, memory_fd)
+            undo.pop_all()
+        return lane, far
 
     @property
     def memory_fd(self) -> int:

@@ -8,18 +8,17 @@ decoded here.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from flicker.interpreter import command_of
 from flicker.offload.lane import BODY_BYTES, Job, Lane, Outline
 
 if TYPE_CHECKING:
@@ -30,6 +29,10 @@ if TYPE_CHECKING:
 
 WORTH_BYTES = 128 * 1024
 """Of a body from which on two crossings cost less than decoding it."""
+
+MOST_SIGNS = 50_000
+"""Of objects or lines in such a body: more take so long that the pages of others would
+wait, and may not fit into the memory."""
 
 WORTH_PAGES = 4
 """Of that size within `IDLE_S` for which a process is started: it takes 30 MB."""
@@ -44,14 +47,12 @@ ANSWER_S = 10.0
 
 START_S = 60.0
 FAILURES = 3
-"""Of other processes, until no more are started."""
+"""Of other processes within `FORGET_S`, until no more are started for a while."""
 
-_COMMAND = """\
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from flicker.offload.child import main
-main([int(number) for number in sys.argv[2:]])
-"""
+FORGET_S = 3600.0
+
+_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL")
+"""Of the environment; tokens stand in the rest of it."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +70,9 @@ class Offload:
         self._process: subprocess.Popen[bytes] | None = None
         self._lanes: list[Lane] = []
         self._free: list[Lane] = []
-        self._is_wanted = _has_two_cores()
+        self._is_possible = _has_two_cores()
         self._is_starting = False
-        self._failures = 0
+        self._failed_at: list[float] = []
         self._worthy: list[float] = []
 
     @property
@@ -95,7 +96,7 @@ class Offload:
             UnreadablePageError: As `PageDecoder.decode`.
         """
         page = None
-        if WORTH_BYTES <= len(body) <= BODY_BYTES and self._is_wanted:
+        if self._is_possible and _is_worth_it(decoder, body):
             lane = self._take_lane()
             if lane is not None:
                 job = Job(decoder.options, len(body), content_type, within)
@@ -107,14 +108,19 @@ class Offload:
     def close(self) -> None:
         """End the other process."""
         with self._lock:
-            process, self._process = self._process, None
-            # A lane on which a page is under way is closed by who has it.
-            lanes, self._lanes, self._free = self._free, [], []
-        for lane in lanes:
-            lane.close()
-        if process is not None:
-            process.kill()
-            process.wait()
+            process, lanes = self._take_apart()
+        _end(process, lanes)
+
+    def _take_apart(self) -> tuple[subprocess.Popen[bytes] | None, list[Lane]]:
+        """Forget the process and its lanes; the lock is held.
+
+        Returns:
+            The process, and the lanes that are free: where a page is under way, who
+            waits for it closes the lane.
+        """
+        process, free = self._process, self._free
+        self._process, self._lanes, self._free = None, [], []
+        return process, free
 
     def _take_lane(self) -> Lane | None:
         now = time.monotonic()
@@ -123,62 +129,77 @@ class Offload:
             if self._free:
                 return self._free.pop()
             is_busy = len(self._worthy) == WORTH_PAGES and now - self._worthy[0] < IDLE_S
-            if self._process is not None or self._is_starting or not is_busy:
+            self._failed_at = [at for at in self._failed_at if now - at < FORGET_S]
+            if (
+                self._process is not None
+                or self._is_starting
+                or not is_busy
+                or len(self._failed_at) >= FAILURES
+            ):
                 return None
             self._is_starting = True
-        with suppress(RuntimeError):
+        try:
             self._pool.submit(self._start)
+        except RuntimeError:
+            self._is_starting = False
         return None
 
     def _decode_there(
         self, lane: Lane, job: Job, body: bytes, on_outline: Callable[[Page], None]
     ) -> Page | None:
-        try:
-            lane.ask(job, body)
-            answer = lane.receive()
-            while isinstance(answer, Outline):
+        failure: Exception | None = None
+        answer = _ask(lane, job, body)
+        while isinstance(answer, Outline):
+            try:
                 on_outline(answer.page)
-                answer = lane.receive()
-        except (OSError, msgspec.MsgspecError) as error:
-            logger.debug("the decoding process fails: %s", type(error).__name__)
-            self._give_up(lane)
-            return None
-        with self._lock:
-            is_kept = lane in self._lanes
-            if is_kept:
-                self._free.append(lane)
-        if not is_kept:
-            lane.close()
-        return answer
+            except Exception as error:  # noqa: BLE001 - raised when the lane has been read to its end
+                failure = error
+            answer = _receive(lane)
+        self._put_back(lane, is_sound=answer is not _GONE)
+        if failure is not None:
+            raise failure
+        return None if isinstance(answer, _Gone) else answer
 
-    def _give_up(self, lane: Lane) -> None:
-        lane.close()
+    def _put_back(self, lane: Lane, *, is_sound: bool) -> None:
+        """Let another page have a lane, or give up the process behind it."""
+        process: subprocess.Popen[bytes] | None = None
+        free: list[Lane] = []
         with self._lock:
-            if lane not in self._lanes:
+            is_ours = lane in self._lanes
+            if is_ours and is_sound:
+                self._free.append(lane)
                 return
-            self._note_failure()
-        self.close()
+            if is_ours:
+                process, free = self._take_apart()
+                self._note_failure()
+        _end(process, [lane, *free])
 
     def _note_failure(self) -> None:
-        self._failures += 1
-        self._is_wanted = self._failures < FAILURES
+        self._failed_at.append(time.monotonic())
+        if len(self._failed_at) == FAILURES:
+            logger.warning(
+                "the process that decodes large pages fails; they are decoded more slowly"
+            )
 
     def _start(self) -> None:
         try:
             lanes, process = _spawn()
-        except (OSError, AttributeError) as error:
-            # No such memory or sockets, no further process, or one that dies at once.
-            logger.debug("no process to decode pages: %s", type(error).__name__)
+        except AttributeError:
+            # The system has no such memory.
+            self._is_possible = False
+        except OSError as error:
+            # No further process, or one that dies at once.
+            logger.debug("no process to decode pages", extra={"reason": error.strerror})
             with self._lock:
-                self._is_starting = False
                 self._note_failure()
-            return
-        with self._lock:
-            self._process = process
-            self._lanes, self._free = lanes, list(lanes)
+        else:
+            with self._lock:
+                self._process = process
+                self._lanes, self._free = lanes, list(lanes)
+            logger.debug("a process decodes large pages", extra={"pid": process.pid})
+            self._pool.submit_later(IDLE_S, self._end_if_idle)
+        finally:
             self._is_starting = False
-        logger.debug("a process decodes large pages", extra={"pid": process.pid})
-        self._pool.submit_later(IDLE_S, self._end_if_idle)
 
     def _end_if_idle(self) -> None:
         with self._lock:
@@ -187,6 +208,43 @@ class Offload:
             self.close()
         elif self._process is not None:
             self._pool.submit_later(IDLE_S, self._end_if_idle)
+
+
+class _Gone:
+    """Stands for what a process would have said that is gone."""
+
+
+_GONE = _Gone()
+
+
+def _ask(lane: Lane, job: Job, body: bytes) -> Outline | Page | _Gone | None:
+    try:
+        lane.ask(job, body)
+    except OSError:
+        return _GONE
+    return _receive(lane)
+
+
+def _receive(lane: Lane) -> Outline | Page | _Gone | None:
+    try:
+        return lane.receive()
+    except (OSError, msgspec.MsgspecError):
+        return _GONE
+
+
+def _end(process: subprocess.Popen[bytes] | None, lanes: list[Lane]) -> None:
+    for lane in lanes:
+        lane.close()
+    if process is not None:
+        process.kill()
+        process.wait()
+
+
+def _is_worth_it(decoder: PageDecoder, body: bytes) -> bool:
+    if not WORTH_BYTES <= len(body) <= BODY_BYTES:
+        return False
+    sign = b"{" if decoder.options.response_format == "json" else b"\n"
+    return body.count(sign) <= MOST_SIGNS
 
 
 def _has_two_cores() -> bool:
@@ -203,7 +261,6 @@ def _spawn() -> tuple[list[Lane], subprocess.Popen[bytes]]:
         OSError: It cannot be started, or does not serve.
         AttributeError: The system has no such memory.
     """
-    paths = json.dumps([path for path in sys.path if path])
     with ExitStack() as undo:
         lanes, descriptors = [], []
         with ExitStack() as handed_over:
@@ -215,8 +272,9 @@ def _spawn() -> tuple[list[Lane], subprocess.Popen[bytes]]:
                 lanes.append(near)
                 descriptors += [far.fileno(), near.memory_fd]
             process = subprocess.Popen(  # noqa: S603 - the interpreter that runs us
-                [sys.executable, "-c", _COMMAND, paths, *map(str, descriptors)],
+                command_of("flicker.offload.child", *map(str, descriptors)),
                 pass_fds=descriptors,
+                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from flicker.errors import RegistryError
+from flicker.interpreter import command_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,7 @@ class Reader:
     """
 
     def __init__(self, directory: Path, answer_limit_s: float = ANSWER_LIMIT_S) -> None:
-        self._argv = [sys.executable, "-m", "flicker.registry.partitions", str(directory)]
+        self._argv = command_of("flicker.registry.partitions", str(directory))
         self._answer_limit_s = answer_limit_s
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()

@@ -18,6 +18,7 @@ import pytest
 
 from flicker import cli
 from flicker.demo.servers import Destination, Response, always
+from flicker.registry.edit import import_registry
 from tests.processes import ROOT, Home, Process, ids_of, make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
 from tests.servers.scripted import ScriptedApi
@@ -66,11 +67,19 @@ def test_ends_quietly_where_nobody_reads_on(home: Home, command: str) -> None:
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
-@pytest.mark.parametrize("command", ["vendors", "schema"])
-def test_says_so_where_its_output_has_no_room(command: str) -> None:
+@pytest.mark.parametrize(
+    "command", ["vendors", "schema", "registry show", "registry show --json", "registry forget s1"]
+)
+def test_says_so_where_its_output_has_no_room(home: Home, command: str) -> None:
+    """Short of a file's buffer or beyond it."""
+    sources = {f"s{number}": {"cursor": "c" * 200} for number in range(100)}
+    document = {"version": 1, "api_sources": sources}
+    import_registry(home.registry_path, json.dumps(document).encode())
     with Path("/dev/full").open("wb") as full:
         ended = subprocess.run(
-            [sys.executable, "-m", "flicker", command],
+            [sys.executable, "-m", "flicker", *command.split()],
+            cwd=home.directory,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=full,
             stderr=subprocess.PIPE,
             timeout=60,

@@ -471,6 +471,27 @@ def test_a_fault_of_our_own_ends_in_one_line(
     assert "KeyError: 'of ours'" in line
 
 
+WATCHED = """
+import sys, threading
+from flicker import cli
+
+def run(*arguments, run=cli.cluster_main, **options):
+    print("flicker-memory" in {thread.name for thread in threading.enumerate()})
+    return run(*arguments, **options)
+
+cli.cluster_main = run
+sys.exit(cli.main(["-c", "config.yaml", "--once"]))
+"""
+
+
+def test_memory_is_given_back_while_the_flow_runs(home: Home, destination: Destination) -> None:
+    with ListingApi(make_events(3), STYLE) as api:
+        home.configure(make_source("s", api.endpoint, destination.url))
+        process = home.spawn([sys.executable, "-c", WATCHED])
+        assert process.wait() == 0, process.stderr
+    assert process.stdout == "True\n"
+
+
 @pytest.mark.parametrize(
     ("sources", "seconds"), [(1, 1.0), (400, 1.0), (800, 2.0), (1000, 2.5), (50_000, 2.5)]
 )

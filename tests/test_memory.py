@@ -44,9 +44,16 @@ def test_what_became_free_in_the_midst_of_the_heap_is_given_back() -> None:
 
 
 LARGE_AMONG_SMALL = """
+import contextlib, sys
+from pathlib import Path
 from flicker.memory import LARGE_BYTES, given_back, resident_bytes
+from flicker.registry.partitions import main
 
-with given_back():
+is_reader = sys.argv[1] == "reader"
+if is_reader:
+    # It is told nothing, and ends.
+    main(Path())
+with contextlib.nullcontext() if is_reader else given_back():
     before = resident_bytes()
     # By its second use glibc would keep it.
     for _ in range(5):
@@ -57,8 +64,11 @@ with given_back():
 
 
 @pytest.mark.process
-def test_a_large_block_is_gone_after_its_use() -> None:
-    said = subprocess.check_output([sys.executable, "-c", LARGE_AMONG_SMALL], text=True, timeout=60)
+@pytest.mark.parametrize("where", ["flow", "reader"])
+def test_a_large_block_is_gone_after_its_use(where: str) -> None:
+    """Where a flow runs, and in the process that reads its registry."""
+    argv = [sys.executable, "-c", LARGE_AMONG_SMALL, where]
+    said = subprocess.check_output(argv, stdin=subprocess.DEVNULL, text=True, timeout=60)
     assert said.strip() == "True"
 
 

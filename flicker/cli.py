@@ -21,6 +21,7 @@ from flicker.errors import ConfigError, FlickerError, RegistryError
 from flicker.flow import build, explain_failure
 from flicker.log import FORMATS, LEVELS, conceal_secrets, configure_logging
 from flicker.memory import given_back
+from flicker.output import OutputError, show
 from flicker.registry.access import LEASE_S, RemoteOptions, open_located, parse_lease
 from flicker.registry.commands import add_commands
 from flicker.registry.commands import run as run_registry
@@ -63,35 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _obey(args)
         # What is left in the buffer would fail at exit, where nothing can catch it.
-        _show("", end="")
+        show("", end="")
     except BrokenPipeError:
         _drop_output()
         return UNREAD
-    except _OutputError as error:
+    except OutputError as error:
         _drop_output()
         _say(str(error))
         return FAILED
     return code
-
-
-class _OutputError(Exception):
-    """What was to be printed cannot be written."""
-
-
-def _show(text: str, end: str = "\n") -> None:
-    """Print something, and have it written.
-
-    Raises:
-        BrokenPipeError: Nobody reads it.
-        _OutputError: It cannot be written.
-    """
-    try:
-        print(text, end=end, flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        message = f"the output cannot be written ({error.strerror})"
-        raise _OutputError(message) from None
 
 
 def _drop_output() -> None:
@@ -106,7 +87,7 @@ def _obey(args: argparse.Namespace) -> int:
     try:
         answer = _answer(args)
         if answer is not None:
-            _show(answer)
+            show(answer)
             return STOPPED
         if args.command == "demo":
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -121,7 +102,7 @@ def _obey(args: argparse.Namespace) -> int:
         with collector.at_rest():
             settings = config.load(args.config, os.environ)
         if args.command == "validate":
-            _show(f"{args.config}: {len(settings.sources)} source(s), no problem found")
+            show(f"{args.config}: {len(settings.sources)} source(s), no problem found")
             return STOPPED
         return _run(settings, args)
     except ConfigError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import contextlib
 import logging
 import os
 import signal
@@ -14,10 +15,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from flicker import config
+from flicker import collector, config
 from flicker.errors import ConfigError, FlickerError, Problem
 from flicker.flow import build, explain_failure
 from flicker.log import FORMATS, LEVELS, conceal_secrets, configure_logging
+from flicker.memory import given_back
 from flicker.registry.access import LEASE_S, RemoteOptions, open_remote, parse_lease
 from flicker.registry.local import open_registry
 from flicker.registry.location import S3Location, parse_location
@@ -86,10 +88,15 @@ def _build(config_path: str | None) -> Dataflow:
             "", "no configuration: set FLICKER_CONFIG, or use the factory get_flow('config.yaml')"
         )
         raise ConfigError([problem])
-    settings = config.load(Path(config_path), os.environ)
+    with collector.at_rest():
+        settings = config.load(Path(config_path), os.environ)
     conceal_secrets(settings)
     options = host_options(sys.argv)
     exit_when_asked()
+    # For as long as the process lives: when the flow ends, Bytewax does not say.
+    memory = contextlib.ExitStack()
+    memory.enter_context(given_back())
+    atexit.register(memory.close)
     registry = _open_registry(options)
     if registry is not None:
         atexit.register(registry.close)

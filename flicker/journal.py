@@ -125,18 +125,25 @@ class AckJournal:
                     )
         return known
 
-    def delete_before(self, segment: int) -> None:
-        """Delete segments that no snapshot needs; the current one stays."""
+    def delete_before(self, segment: int) -> bool:
+        """Delete segments that no snapshot needs; the current one stays.
+
+        Returns:
+            Whether none of them is left.
+        """
         kept = []
+        is_done = True
         for number in self._found:
             if number < min(segment, self._segment):
                 try:
                     self._path(number).unlink(missing_ok=True)
                 except OSError:
                     kept.append(number)
+                    is_done = False
             else:
                 kept.append(number)
         self._found = kept
+        return is_done
 
     def delete_all(self) -> None:
         """Delete all segments, which nothing is written to at the moment."""

@@ -72,11 +72,18 @@ def _run(trim: Callable[[int], int], over: threading.Event) -> None:
     kept = looks = 0
     while not over.wait(INTERVAL_S):
         looks += 1
-        if looks == REST_LOOKS or resident_bytes() > kept + GROWTH_BYTES:
-            trim(0)
-            kept, looks = resident_bytes(), 0
+        # Where a process may open no more files, a later look tells.
+        with contextlib.suppress(OSError):
+            if looks >= REST_LOOKS or resident_bytes() > kept + GROWTH_BYTES:
+                looks = 0
+                trim(0)
+                kept = resident_bytes()
 
 
 def resident_bytes() -> int:
-    """Give the memory that this process occupies."""
+    """Give the memory that this process occupies.
+
+    Raises:
+        OSError: No more files can be opened.
+    """
     return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")

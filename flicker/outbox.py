@@ -251,11 +251,16 @@ class Outbox:
                 shipment.held_until = 0.0
         self._pump()
 
-    def delete_segments_before(self, segment: int) -> None:
-        """Delete the journal's segments that the committed snapshot covers."""
-        if self._journal is not None:
-            with self._lock:
-                self._journal.delete_before(segment)
+    def delete_segments_before(self, segment: int) -> bool:
+        """Delete the journal's segments that the committed snapshot covers.
+
+        Returns:
+            Whether none of them is left.
+        """
+        if self._journal is None:
+            return True
+        with self._lock:
+            return self._journal.delete_before(segment)
 
     def _note_change(self) -> None:
         """Note that the last snapshot says too much."""

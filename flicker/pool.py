@@ -15,6 +15,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from flicker.slack import ALERT_S, set_slack
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -110,6 +112,8 @@ class Pool:
             self._later_changed.notify()
 
     def _work(self, seat: _Seat) -> None:
+        # A worker that is idle would hand down its own.
+        set_slack(ALERT_S)
         while True:
             task = seat.take()
             if task is None:
@@ -133,6 +137,7 @@ class Pool:
                     self._idle.append(seat)
 
     def _tick(self) -> None:
+        set_slack(ALERT_S)
         while True:
             with self._later_changed:
                 wait_s = self._later[0][0] - time.monotonic() if self._later else None

@@ -18,6 +18,7 @@ import pytest
 
 from flicker import cli
 from flicker.demo.servers import Destination, Response, always
+from flicker.registry.edit import import_registry
 from tests.processes import ROOT, Home, Process, ids_of, make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
 from tests.servers.scripted import ScriptedApi
@@ -66,11 +67,19 @@ def test_ends_quietly_where_nobody_reads_on(home: Home, command: str) -> None:
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
-@pytest.mark.parametrize("command", ["vendors", "schema"])
-def test_says_so_where_its_output_has_no_room(command: str) -> None:
+@pytest.mark.parametrize(
+    "command", ["vendors", "schema", "registry show", "registry show --json", "registry forget s1"]
+)
+def test_says_so_where_its_output_has_no_room(home: Home, command: str) -> None:
+    """Short of a file's buffer or beyond it."""
+    sources = {f"s{number}": {"cursor": "c" * 200} for number in range(100)}
+    document = {"version": 1, "api_sources": sources}
+    import_registry(home.registry_path, json.dumps(document).encode())
     with Path("/dev/full").open("wb") as full:
         ended = subprocess.run(
-            [sys.executable, "-m", "flicker", command],
+            [sys.executable, "-m", "flicker", *command.split()],
+            cwd=home.directory,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=full,
             stderr=subprocess.PIPE,
             timeout=60,
@@ -460,6 +469,27 @@ def test_a_fault_of_our_own_ends_in_one_line(
     assert process.wait() == 1
     (line,) = [line for line in process.stderr.splitlines() if line.startswith("flicker: ")]
     assert "KeyError: 'of ours'" in line
+
+
+WATCHED = """
+import sys, threading
+from flicker import cli
+
+def run(*arguments, run=cli.cluster_main, **options):
+    print("flicker-memory" in {thread.name for thread in threading.enumerate()})
+    return run(*arguments, **options)
+
+cli.cluster_main = run
+sys.exit(cli.main(["-c", "config.yaml", "--once"]))
+"""
+
+
+def test_memory_is_given_back_while_the_flow_runs(home: Home, destination: Destination) -> None:
+    with ListingApi(make_events(3), STYLE) as api:
+        home.configure(make_source("s", api.endpoint, destination.url))
+        process = home.spawn([sys.executable, "-c", WATCHED])
+        assert process.wait() == 0, process.stderr
+    assert process.stdout == "True\n"
 
 
 @pytest.mark.parametrize(

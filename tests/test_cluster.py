@@ -339,6 +339,34 @@ def test_a_source_finds_its_journal_in_whatever_process_it_comes_to(
         assert any(len(numbers) > 1 for numbers in homes_of.values())
 
 
+SPARING = """
+import gc, threading
+from flicker import config
+from flicker.hosted import hosted_flow
+
+def load(*arguments, load=config.load):
+    print("collects while it loads:", gc.isenabled())
+    return load(*arguments)
+
+config.load = load
+hosted_flow("config.yaml")
+print("collects:", gc.isenabled())
+print("gives back:", "flicker-memory" in {thread.name for thread in threading.enumerate()})
+"""
+
+
+def test_is_as_sparing_as_the_command(home: Home, destination: Destination) -> None:
+    """With memory, and with the garbage collector."""
+    home.configure(make_source("s", destination.url, destination.url))
+    process = home.spawn([sys.executable, "-c", SPARING])
+    assert process.wait() == 0, process.stderr
+    assert process.stdout.splitlines() == [
+        "collects while it loads: False",
+        "collects: True",
+        "gives back: True",
+    ]
+
+
 def test_says_what_is_wrong_where_bytewax_runs_it(home: Home) -> None:
     process = home.spawn([*HOST, "dataflows.api_tailing"])
     assert process.wait() == 2

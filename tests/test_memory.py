@@ -44,9 +44,16 @@ def test_what_became_free_in_the_midst_of_the_heap_is_given_back() -> None:
 
 
 LARGE_AMONG_SMALL = """
+import contextlib, sys
+from pathlib import Path
 from flicker.memory import LARGE_BYTES, given_back, resident_bytes
+from flicker.registry.partitions import main
 
-with given_back():
+is_reader = sys.argv[1] == "reader"
+if is_reader:
+    # It is told nothing, and ends.
+    main(Path())
+with contextlib.nullcontext() if is_reader else given_back():
     before = resident_bytes()
     # By its second use glibc would keep it.
     for _ in range(5):
@@ -57,6 +64,46 @@ with given_back():
 
 
 @pytest.mark.process
-def test_a_large_block_is_gone_after_its_use() -> None:
-    said = subprocess.check_output([sys.executable, "-c", LARGE_AMONG_SMALL], text=True, timeout=60)
+@pytest.mark.parametrize("where", ["flow", "reader"])
+def test_a_large_block_is_gone_after_its_use(where: str) -> None:
+    """Where a flow runs, and in the process that reads its registry."""
+    argv = [sys.executable, "-c", LARGE_AMONG_SMALL, where]
+    said = subprocess.check_output(argv, stdin=subprocess.DEVNULL, text=True, timeout=60)
     assert said.strip() == "True"
+
+
+OUT_OF_FILES = """
+import resource, threading
+from flicker import memory
+
+memory.INTERVAL_S = 0.001
+failures = []
+resident_bytes = memory.resident_bytes
+
+def count():
+    try:
+        return resident_bytes()
+    except OSError as error:
+        failures.append(error)
+        if len(failures) == 50:
+            enough.set()
+        raise
+
+memory.resident_bytes = count
+enough = threading.Event()
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+with memory.given_back():
+    (thread,) = (one for one in threading.enumerate() if one.name == "flicker-memory")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+    while thread.is_alive() and not enough.wait(0.1):
+        pass
+    print(thread.is_alive())
+"""
+
+
+@pytest.mark.process
+def test_a_process_that_is_out_of_files_goes_on_looking() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_FILES], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout.strip(), done.stderr) == ("True", "")

@@ -7,11 +7,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from typing import TYPE_CHECKING
 
 import pytest
 
 from flicker.demo.servers import Destination
+from flicker.pool import Pool
 from flicker.slack import ALERT_S, IDLE_S, SIGNALS_S, SOON_S, Slacks, slack_for_signals
 from tests.processes import make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
@@ -19,6 +21,7 @@ from tests.servers.listing import ListingApi, Style
 if TYPE_CHECKING:
     from tests.processes import Home, Process
 
+LIMIT_S = 45.0
 WINDOW_S = 2.0
 TRIES = 10
 MOST_PER_S = 600
@@ -64,6 +67,20 @@ def test_workers_do_not_disturb_each_other() -> None:
         one.submit(busy.note, 0.0).result()
         assert one.submit(_slack_s).result() == ALERT_S
         assert other.submit(_slack_s).result() == IDLE_S
+
+
+def test_threads_for_requests_are_alert_whoever_starts_them() -> None:
+    """Their timers are deadlines, and what a server asked to be left alone for."""
+    seen: Queue[float] = Queue()
+    before = set(threading.enumerate())
+    pool = Pool()
+    with slack_for_signals():
+        pool.submit(lambda: seen.put(_slack_s()))
+        pool.submit_later(0.0, lambda: seen.put(_slack_s()))
+    assert [seen.get(timeout=LIMIT_S) for _ in range(2)] == [ALERT_S, ALERT_S]
+    (timer,) = (one for one in set(threading.enumerate()) - before if one.name == "flicker-timer")
+    slack_ns = Path(f"/proc/{timer.native_id}/timerslack_ns").read_text(encoding="ascii")
+    assert int(slack_ns) == round(ALERT_S * 1e9)
 
 
 @pytest.mark.process

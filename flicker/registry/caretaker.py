@@ -44,6 +44,8 @@ class Caretaker:
         self._view: dict[str, Any] = dict(registry.view)
         self._written: bytes | None = None
         self._seen: dict[str, Any] | None = None
+        # Up to which segment journals can be deleted, as long as some of it is there.
+        self._covered: dict[str, int] = {}
         self._failed: str | None = None
         self.trouble: str | None = None
         self._stopped = threading.Event()
@@ -76,11 +78,13 @@ class Caretaker:
             answer = self._reader.look()
             if answer is not self._seen or self._is_view_gone():
                 self._write_view(answer["sources"])
-                for name, segment in answer["segments"].items():
-                    outbox = self._outboxes.get(name)
-                    if outbox is not None:
-                        outbox.delete_segments_before(segment)
+                self._covered = answer["segments"]
                 self._seen = answer
+            self._covered = {
+                name: segment
+                for name, segment in self._covered.items()
+                if not self._is_deleted_before(name, segment)
+            }
         except RegistryError as error:
             self.trouble = str(error)
             self._say(logging.ERROR, "cannot read the registry", str(error))
@@ -93,6 +97,11 @@ class Caretaker:
             )
         else:
             self._failed = None
+
+    def _is_deleted_before(self, name: str, segment: int) -> bool:
+        # A large resume takes longer than the first look to have outboxes.
+        outbox = self._outboxes.get(name)
+        return outbox is not None and outbox.delete_segments_before(segment)
 
     def _say(self, level: int, message: str, reason: str) -> None:
         if self._failed != reason:
@@ -107,7 +116,7 @@ class Caretaker:
         view = view_of(sources, self._configured, self._view)
         self._view = view["api_sources"]
         data = dump_document(view)
-        if data != self._written or self._is_view_gone():
+        if data != self._written:
             write_atomically(path, data)
             self._written = data
 

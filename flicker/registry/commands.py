@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flicker.errors import RegistryError
+from flicker.output import show
 from flicker.registry.edit import forget, import_registry, rewind
 from flicker.registry.exchange import export_registry
 from flicker.registry.location import DEFAULT_PATH, parse_location
@@ -88,27 +89,29 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         FlickerError: It failed; the message says what to do.
+        BrokenPipeError: Nobody reads what it prints.
+        OutputError: What it prints cannot be written.
     """
     text = args.registry_file
     location = Path(text).absolute() if text and Path(text).is_dir() else parse_location(text)
     if args.registry_command == "show":
         report = inspect(location)
         if args.is_json:
-            print(json.dumps(_document(report), indent=2, ensure_ascii=False))
+            show(json.dumps(_document(report), indent=2, ensure_ascii=False))
         else:
-            _print(report)
+            show(_table(report))
     elif args.registry_command == "rewind":
         from_ns = rewind(location, args.name, args.to)
         start = "the beginning" if from_ns is None else format_rfc3339(from_ns)
-        print(f"{args.name}: is read from {start} on at the next start")
+        show(f"{args.name}: is read from {start} on at the next start")
     elif args.registry_command == "forget":
         forget(location, args.name, is_forced=args.force)
-        print(f"{args.name}: forgotten")
+        show(f"{args.name}: forgotten")
     elif args.registry_command == "export":
         _write(args.file, export_registry(location))
     else:
         names = import_registry(location, _read(args.file), is_forced=args.force)
-        print(f"imported {len(names)} source(s): {', '.join(names)}")
+        show(f"imported {len(names)} source(s): {', '.join(names)}")
     return 0
 
 
@@ -155,12 +158,14 @@ def _document(report: Report) -> dict[str, Any]:
     }
 
 
-def _print(report: Report) -> None:
+def _table(report: Report) -> str:
     until = f" until {format_instant(report.expires_at)}" if report.expires_at else ""
-    print(f"registry  {report.registry}")
-    print(f"held by   {report.holder or 'nobody'}{until}")
-    print(f"saved     {'never' if report.age_s is None else f'{report.age_s:.0f} s ago'}")
-    print()
+    lines = [
+        f"registry  {report.registry}",
+        f"held by   {report.holder or 'nobody'}{until}",
+        f"saved     {'never' if report.age_s is None else f'{report.age_s:.0f} s ago'}",
+        "",
+    ]
     rows = [("SOURCE", "LAST TIMESTAMP", "STATE", "UNDELIVERED", "CURSOR")]
     rows += [
         (
@@ -175,7 +180,8 @@ def _print(report: Report) -> None:
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        print("  ".join([*cells, row[-1]]).rstrip())
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
+    return "\n".join(lines)
 
 
 def _printable(text: str) -> str:

@@ -116,7 +116,7 @@ class Caretaker:
         view = view_of(sources, self._configured, self._view)
         self._view = view["api_sources"]
         data = dump_document(view)
-        if data != self._written:
+        if data != self._written or self._is_view_gone():
             write_atomically(path, data)
             self._written = data
 

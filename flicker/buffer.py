@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from bytewax.operators import StatefulBatchLogic
 
-from flicker.items import Batch, Flush, Record, RecordPage
+from flicker.events import Record
+from flicker.items import Batch, Flush, RecordPage
 from flicker.position import STATE_VERSION, check_version
 
 if TYPE_CHECKING:

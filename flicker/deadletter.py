@@ -13,7 +13,7 @@ import msgspec
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from flicker.items import Record
+    from flicker.events import Record
 
 RESPONSE_CHARS = 1000
 

@@ -27,7 +27,9 @@ from flicker.settings import ResponseFormat  # noqa: TC001 - msgspec reads the a
 from flicker.verdict import find_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from flicker.json_fields import Text
 
 _NO_MORE = frozenset({b"false", b"null", b"0", b"no", b""})
 """What a field for further pages holds where there are none."""
@@ -193,6 +195,7 @@ class PageDecoder:
         if document[:1] == b"<":
             raise UnreadablePageError(HTML_MESSAGE)
         try:
+            entries: Sequence[Text]
             if self.options.response_format == "json":
                 self._raise_for_failure(document)
                 entries, tokens = self._skeleton(document)
@@ -241,7 +244,7 @@ class PageDecoder:
         if failure is not None:
             raise ErrorBodyError(failure.message, failure.excerpt)
 
-    def _skeleton(self, document: bytes) -> tuple[list[bytes], list[bytes | None]]:
+    def _skeleton(self, document: bytes) -> tuple[Sequence[Text], list[bytes | None]]:
         """Give the entries and, of each path inside the body, what is there."""
         found = self._extract(document)
         if found is not None:
@@ -286,9 +289,11 @@ class PageDecoder:
         token = tokens[self._has_more_at] if self._has_more_at is not None else None
         return None if token is None else token.strip().strip(b'"').lower() not in _NO_MORE
 
-    def _cursor(self, tokens: list[bytes | None], entries: list[bytes]) -> tuple[bool, str | None]:
+    def _cursor(
+        self, tokens: list[bytes | None], entries: Sequence[Text]
+    ) -> tuple[bool, str | None]:
         if self.options.cursor_from_last is not None:
-            last = next((raw for raw in reversed(entries) if raw != b"null"), b"")
+            last = bytes(next((raw for raw in reversed(entries) if raw != b"null"), b""))
             token = walk_path(last, self.options.cursor_from_last) if last[:1] == b"{" else None
             return True, scalar_text(token and token.strip()) or None
         token = tokens[self._next_cursor_at] if self._next_cursor_at is not None else None

@@ -28,7 +28,7 @@ from flicker.timefmt import format_rfc3339, parse_timestamp, parse_written
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from flicker.json_fields import Column
+    from flicker.json_fields import Column, Text
 
 IDENTITY_BYTES = 16
 
@@ -40,22 +40,35 @@ _BETWEEN = b'"\n"'
 _new_digest = blake2b(digest_size=IDENTITY_BYTES, person=b"id").copy
 
 
-class Event(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """One entry of the vendor's log.
+class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An event as it goes out.
 
     Attributes:
-        identity: 16 bytes by which a repeat is known: a digest of the value
-            of `id_field` or, without a usable one, of the event's bytes and of
-            how often they came before in the page.
-        timestamp_ns: Nanoseconds since 1970, or None where unreadable.
-        head: Of the record that goes out, all before the event itself.
-        raw: The event exactly as the vendor wrote it.
+        identity: 16 bytes by which a repeat is known, here and in the journal: a
+            digest of the value of `id_field` or, without a usable one, of the
+            event's bytes and of how often they came before in the page.
+        body: One JSON object, the event exactly as the vendor wrote it at its end.
     """
 
     identity: bytes
+    body: bytes
+
+
+class Event(Record, frozen=True, gc=False, array_like=True):
+    """One entry of the vendor's log.
+
+    Attributes:
+        timestamp_ns: Nanoseconds since 1970, or None where unreadable.
+        raw_bytes: Length of what the vendor wrote.
+    """
+
     timestamp_ns: int | None
-    head: bytes
-    raw: bytes
+    raw_bytes: int
+
+    @property
+    def raw(self) -> bytes:
+        """The event exactly as the vendor wrote it."""
+        return self.body[-1 - self.raw_bytes : -1]
 
 
 class Reading(NamedTuple):
@@ -77,7 +90,7 @@ class Reading(NamedTuple):
     timestamp_ns: int | None
     timestamp: bytes
     message: bytes
-    raw: bytes
+    raw: Text
 
 
 class Readings(NamedTuple):
@@ -88,7 +101,7 @@ class Readings(NamedTuple):
     instants_ns: list[int | None]
     timestamps: list[bytes]
     messages: list[bytes]
-    raws: list[bytes]
+    raws: Sequence[Text]
 
     @classmethod
     def of(cls, readings: Iterable[Reading]) -> Readings:
@@ -143,7 +156,7 @@ class EventReader:
         self._id_at = unique.index(id_paths[0]) if len(id_paths) == 1 else None
         self._ids_at = [unique.index(path) for path in id_paths] if len(id_paths) > 1 else None
 
-    def read(self, entries: list[bytes]) -> tuple[Readings, int]:
+    def read(self, entries: Sequence[Text]) -> tuple[Readings, int]:
         """Read the event of each entry.
 
         Returns:
@@ -152,17 +165,18 @@ class EventReader:
         """
         if self._embedded is None:
             return self._read_columns(entries), 0
-        inner = [self._embedded_object(raw) for raw in entries]
+        raws = list(map(bytes, entries))
+        inner = [self._embedded_object(raw) for raw in raws]
         readings = [
             self._read_one(raw) if found is None else self._read_one(found, raw)
-            for raw, found in zip(entries, inner, strict=True)
+            for raw, found in zip(raws, inner, strict=True)
         ]
         return Readings.of(readings), inner.count(None)
 
-    def _read_columns(self, entries: list[bytes]) -> Readings:
+    def _read_columns(self, entries: Sequence[Text]) -> Readings:
         columns = self._extract_columns(entries) if self._has_fields else []
         if columns is None:
-            return Readings.of(self._read_one(raw) for raw in entries)
+            return Readings.of(map(self._read_one, map(bytes, entries)))
         instants: list[int | None] = [None] * len(entries)
         timestamps = messages = [b"null"] * len(entries)
         if self._timestamp_at is not None:
@@ -228,7 +242,8 @@ class EventReader:
         Elements are known by their bytes, since a vendor may add one anywhere, and
         their ids go by that too: a receiver may drop what has an id it has seen.
         """
-        cut = cut_list(record.raw, self._explode_field) if self._explode_field is not None else None
+        raw = bytes(record.raw)
+        cut = cut_list(raw, self._explode_field) if self._explode_field is not None else None
         if cut is None:
             return [record]
         before, elements, behind = cut
@@ -312,7 +327,7 @@ def _message_of(token: bytes | None) -> bytes:
     return token if token[:1] == b'"' else msgspec.json.encode(token.decode())
 
 
-def _identify(event_id: str | None, content: bytes) -> tuple[bytes, bytes]:
+def _identify(event_id: str | None, content: Text) -> tuple[bytes, bytes]:
     """Give an event's identity and the JSON text of its id.
 
     An id of "" or 0 is a placeholder: events that share it differ.

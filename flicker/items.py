@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
-
-from flicker.events import split_identities
+from flicker.events import Record, split_identities
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flicker.events import Event
 
 
@@ -23,19 +23,7 @@ class EventPage(NamedTuple):
     events: list[Event]
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """An event as it goes out.
-
-    Attributes:
-        identity: By which a repeat is known, here and in the journal.
-        body: One JSON object.
-    """
-
-    identity: bytes
-    body: bytes
-
-
-def pack_records(records: list[Record]) -> list[Any]:
+def pack_records(records: Sequence[Record]) -> list[Any]:
     """Give records as builtins: identities end to end, and bodies."""
     identities = b"".join([record.identity for record in records])
     return [identities, [record.body for record in records]]
@@ -50,7 +38,7 @@ class RecordPage(NamedTuple):
     """Records on their way to the buffer."""
 
     source: str
-    records: list[Record]
+    records: Sequence[Record]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Cross to another process in a few large pieces."""

@@ -18,7 +18,10 @@ from flicker.json_text import UNREADABLE, present, walk_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_Token = bytes | msgspec.Raw | None
+Text = bytes | msgspec.Raw
+"""A JSON text, which may be a view of a larger one: nobody has to copy it then."""
+
+_Token = Text | None
 Column = list[_Token]
 """Of each text, in order, the value at one path; None where there is nothing."""
 
@@ -27,17 +30,18 @@ CACHED = 256
 
 _UNFIT = (msgspec.ValidationError, *UNREADABLE)
 _UNSET: Any = msgspec.UNSET
+_NULL = msgspec.Raw(b"null")
 
 
 class Skeleton(NamedTuple):
     """What a body has at the compiled paths.
 
     Attributes:
-        items: Those of the list.
+        items: Those of the list, views of the body unless one of them is `null`.
         tokens: As many as there are paths; None where there is nothing.
     """
 
-    items: list[bytes]
+    items: Sequence[Text]
     tokens: list[bytes | None]
 
 
@@ -67,7 +71,7 @@ def compile_fields(paths: list[str]) -> Callable[[bytes], list[bytes | None]]:
     return extract
 
 
-def compile_columns(paths: list[str]) -> Callable[[list[bytes]], list[Column] | None]:
+def compile_columns(paths: list[str]) -> Callable[[Sequence[Text]], list[Column] | None]:
     """Compile dotted paths into one pass over many objects.
 
     Returns:
@@ -79,7 +83,7 @@ def compile_columns(paths: list[str]) -> Callable[[list[bytes]], list[Column] | 
         return lambda _: None
     decode, getters = fields[0].decode, fields[1]
 
-    def extract(texts: list[bytes]) -> list[Column] | None:
+    def extract(texts: Sequence[Text]) -> list[Column] | None:
         try:
             skeletons = list(map(decode, texts))
         except _UNFIT:
@@ -103,8 +107,8 @@ def compile_body(list_path: str, paths: list[str]) -> Callable[[bytes], Skeleton
     """Compile the path of a list and those of single values into one pass over a body.
 
     Returns:
-        A function from a body to what it has there; None where it has to be
-        walked, as where there is no list at the path.
+        A function from a body to what it has there, without copying items; None
+        where it has to be walked, as where there is no list at the path.
     """
     return _compile_body(list_path, tuple(paths))
 
@@ -117,7 +121,7 @@ def _compile_body(list_path: str, paths: tuple[str, ...]) -> Callable[[bytes], S
         def split(body: bytes) -> Skeleton | None:
             try:
                 # A list has no fields.
-                return Skeleton(list(map(bytes, root.decode(body))), [None for _ in paths])
+                return Skeleton(_items_of(root.decode(body)), [None for _ in paths])
             except _UNFIT:
                 return None
 
@@ -140,10 +144,15 @@ def _compile_body(list_path: str, paths: tuple[str, ...]) -> Callable[[bytes], S
             return None
         tokens = [getter.pick(skeleton, body) for getter in getters]
         return Skeleton(
-            list(map(bytes, items)), [None if token is None else bytes(token) for token in tokens]
+            _items_of(items), [None if token is None else bytes(token) for token in tokens]
         )
 
     return extract
+
+
+def _items_of(items: list[msgspec.Raw]) -> Sequence[Text]:
+    # A view equals no bytes, and `null` is looked for.
+    return list(map(bytes, items)) if _NULL in items else items
 
 
 class _Getter:
@@ -159,9 +168,9 @@ class _Getter:
         # Of a.b.c the key "a.b" may be present too, which no way here leads to.
         self._may_walk = len(segments) > 2
 
-    def pick(self, skeleton: Any, text: bytes) -> _Token:
+    def pick(self, skeleton: Any, text: Text) -> _Token:
         token = self.pick_compiled(skeleton)
-        return walk_path(text, self._path) if token is None and self._may_walk else token
+        return walk_path(bytes(text), self._path) if token is None and self._may_walk else token
 
     def pick_compiled(self, skeleton: Any) -> Any:
         for way in self._ways:
@@ -172,7 +181,7 @@ class _Getter:
                 return token
         return None
 
-    def column(self, skeletons: list[Any], texts: list[bytes]) -> Column:
+    def column(self, skeletons: list[Any], texts: Sequence[Text]) -> Column:
         literal, *nested = self._ways
         column = list(map(attrgetter(literal[0]), skeletons))
         unset = column.count(_UNSET)

@@ -29,7 +29,7 @@ from flicker.render import CONTENT_TYPES, batch_body
 
 if TYPE_CHECKING:
     from flicker.client import Client
-    from flicker.items import Record
+    from flicker.events import Record
     from flicker.journal import AckJournal
     from flicker.runtime import Runtime
     from flicker.settings import Destination, Endpoint

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from flicker.events import Event
-from flicker.items import EventPage, Record, RecordPage
+from flicker.events import Event, Record
+from flicker.items import EventPage, RecordPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ def compile_envelope(source_name: str) -> Callable[[Readings], list[Event]]:
     source = b'{"source":' + msgspec.json.encode(source_name) + b',"id":'
 
     def envelop(readings: Readings) -> list[Event]:
-        heads = map(
+        bodies = map(
             _join,
             zip(
                 repeat(source),
@@ -43,19 +43,19 @@ def compile_envelope(source_name: str) -> Callable[[Readings], list[Event]]:
                 repeat(b',"message":'),
                 readings.messages,
                 repeat(b',"event":'),
+                readings.raws,
+                repeat(b"}"),
             ),
         )
-        return list(map(Event, readings.identities, readings.instants_ns, heads, readings.raws))
+        lengths = map(len, readings.raws)
+        return list(map(Event, readings.identities, bodies, readings.instants_ns, lengths))
 
     return envelop
 
 
 def render_page(page: EventPage) -> RecordPage:
-    """Make records of a page's events."""
-    return RecordPage(
-        page.source,
-        [Record(event.identity, event.head + event.raw + b"}") for event in page.events],
-    )
+    """Give the records of a page's events."""
+    return RecordPage(page.source, page.events)
 
 
 def batch_body(records: list[Record], form: WireFormat) -> bytes:

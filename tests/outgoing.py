@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
 def id_of(event: Event) -> str:
     """The record's id."""
-    record_id = json.loads(event.head + event.raw + b"}")["id"]
+    record_id = json.loads(event.body)["id"]
     assert isinstance(record_id, str)
     return record_id
 
 
 def message_of(event: Event) -> bytes:
     """The JSON text of the record's message, to the letter."""
-    return event.head.partition(b',"message":')[2].removesuffix(b',"event":')
+    head = event.body[: -1 - event.raw_bytes]
+    return head.partition(b',"message":')[2].removesuffix(b',"event":')

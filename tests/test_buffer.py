@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from flicker.buffer import BufferLogic
 from flicker.errors import RegistryError
-from flicker.items import Batch, Flush, Record, RecordPage
+from flicker.events import Record
+from flicker.items import Batch, Flush, RecordPage
 from flicker.settings import Destination, Endpoint, Source
 
 NOON = datetime(2025, 1, 1, 12, tzinfo=timezone.utc)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flicker.deadletter import RESPONSE_CHARS, DeadLetters
-from flicker.items import Record
+from flicker.events import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,7 +81,7 @@ _SHORT_OF_SPACE = """
 import resource, sys
 from pathlib import Path
 from flicker.deadletter import DeadLetters
-from flicker.items import Record
+from flicker.events import Record
 resource.setrlimit(resource.RLIMIT_FSIZE, (300, resource.RLIM_INFINITY))
 dead_letters = DeadLetters(Path(sys.argv[1]))
 taken = 0

@@ -60,7 +60,7 @@ def test_a_page_is_taken_as_its_events_one_by_one(
     """T01 T05 T51 the same are new, and the same is remembered of them."""
     window, other = DedupWindow("vendor"), DedupWindow("vendor")
     for page in pages:
-        events = [Event(name(number), at, b"", b"{}") for number, at in page]
+        events = [Event(name(number), b"{}", at, 0) for number, at in page]
         alone = [e for e in events if other.is_new(e.identity, e.timestamp_ns, floor)]
         assert window.take(events, floor) == alone
         assert window.snapshot() == other.snapshot()

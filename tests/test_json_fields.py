@@ -59,7 +59,7 @@ def test_a_body_is_taken_apart_as_walking_takes_it_apart(
     if skeleton is not None:
         found = walk_path(raw, list_path)
         assert found is not None
-        assert skeleton.items == split_list(found)
+        assert list(map(bytes, skeleton.items)) == split_list(found)
         assert skeleton.tokens == [walk_path(raw, path) for path in asked]
 
 
@@ -67,7 +67,10 @@ def test_a_body_is_taken_apart_in_one_go_where_it_can_be() -> None:
     """The list in the root, at a key, and in keys; not where there is none."""
     body = b'{"data":{"items":[ 1 , {} ]},"meta":{"next":null},"more":true}'
     skeleton = compile_body("data.items", ["meta.next", "more", "gone"])(body)
-    assert skeleton == ([b"1", b"{}"], [b"null", b"true", None])
-    assert compile_body("", ["next"])(b'[1,"a"]') == ([b"1", b'"a"'], [None])
+    assert skeleton is not None
+    assert list(map(bytes, skeleton.items)) == [b"1", b"{}"]
+    assert skeleton.tokens == [b"null", b"true", None]
+    # Where one is looked for, views would hide it.
+    assert compile_body("", ["next"])(b'[1,"a",null]') == ([b"1", b'"a"', b"null"], [None])
     for unfit in (b'{"data":{"items":null}}', b'{"data":[]}', b"[]", b"{}", b'{"data'):
         assert compile_body("data.items", [])(unfit) is None

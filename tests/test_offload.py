@@ -13,8 +13,8 @@ import pytest
 from flicker.decode import DecodeOptions, Page, PageDecoder, UnreadablePageError
 from flicker.demo.servers import Destination
 from flicker.offload import parent
-from flicker.offload.lane import BODY_BYTES
-from flicker.offload.parent import FAILURES, MOST_SIGNS, WORTH_BYTES, WORTH_PAGES, Offload
+from flicker.offload.lane import BODY_BYTES, MOST_ENTRIES
+from flicker.offload.parent import FAILURES, WORTH_BYTES, WORTH_PAGES, Offload
 from flicker.pool import Pool
 from tests.processes import CURSOR, Home, ids_of, make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
@@ -38,6 +38,7 @@ FIELDS = DecodeOptions(
     id_field="id",
     next_cursor_field="next",
 )
+EXPLODED = DecodeOptions(results_field="events", id_field=("id", "x"), explode_field="l")
 PADDING = b" " * WORTH_BYTES
 
 
@@ -98,7 +99,7 @@ def cpu_ticks(pid: int) -> int:
         (b'{"a":1,"b":"2"}\n' * 10_000, DecodeOptions(response_format="ndjson"), None),
         (
             body_of(b'{"id":[1,2],"l":[{"n":1},{"n":2}]}'),
-            DecodeOptions(results_field="events", id_field=("id", "x"), explode_field="l"),
+            EXPLODED,
             None,
         ),
         # Nanoseconds of 64 bits end in 2262.
@@ -139,10 +140,28 @@ def test_small_and_huge_pages_are_decoded_here() -> None:
     for _ in range(2 * WORTH_PAGES):
         read(offload, b'{"events":[]}')
         read(offload, b'{"events":[]}' + b" " * BODY_BYTES)
-        # Of so many entries that others' pages would have to wait for them.
-        read(offload, body_of(*[b"{}"] * (MOST_SIGNS + 1)))
+        # Of so many parts or lines that others' pages would have to wait for them.
+        read(offload, body_of(*[b"{}"] * (MOST_ENTRIES + 1)), EXPLODED)
+        read(offload, b"{}\n" * (MOST_ENTRIES + 1), DecodeOptions(response_format="ndjson"))
     assert offload.pid is None
     offload.close()
+
+
+def test_a_page_of_too_many_entries_is_given_back(offload: Offload) -> None:
+    """Others' pages would have to wait for it, and it may not fit into the memory."""
+    decoded: list[int] = []
+
+    class Here(PageDecoder):
+        def decode(self, *args: Any, **options: Any) -> Page:
+            page = super().decode(*args, **options)
+            decoded.append(page.entries)
+            return page
+
+    for entries in (MOST_ENTRIES, MOST_ENTRIES + 1):
+        body = body_of(*(b"%d" % number for number in range(entries)))
+        assert offload.decode(Here(FIELDS), body, "", within=None, on_outline=lambda _: None)
+    assert decoded == [MOST_ENTRIES + 1]
+    assert offload.pid
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

@@ -28,7 +28,7 @@ from flicker.deadletter import DeadLetters
 from flicker.demo.servers import Destination as Server
 from flicker.demo.servers import Response, always, in_turn
 from flicker.errors import RegistryError
-from flicker.items import Record
+from flicker.events import Record
 from flicker.journal import AckJournal
 from flicker.outbox import Outbox
 from flicker.runtime import Runtime

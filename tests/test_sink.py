@@ -15,7 +15,8 @@ from bytewax.testing import TestingSource, cluster_main
 from flicker.deadletter import DeadLetters
 from flicker.demo.servers import Destination as Server
 from flicker.demo.servers import Response, always
-from flicker.items import Batch, Flush, Mark, Record
+from flicker.events import Record
+from flicker.items import Batch, Flush, Mark
 from flicker.outbox import endpoint_key
 from flicker.runtime import Runtime
 from flicker.settings import Credentials, Destination, Endpoint, Retry, Secret, Source

@@ -21,7 +21,8 @@ from flicker.connections import calls
 from flicker.deadletter import DeadLetters
 from flicker.demo.servers import Destination as DestinationServer
 from flicker.demo.servers import OktaApi, Request, Response, in_turn
-from flicker.items import EventPage, Flush, Mark, Record
+from flicker.events import Record
+from flicker.items import EventPage, Flush, Mark
 from flicker.outbox import Outbox
 from flicker.pool import Pool
 from flicker.runtime import Runtime

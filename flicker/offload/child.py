@@ -9,7 +9,7 @@ import sys
 from functools import lru_cache
 
 from flicker.decode import DecodeOptions, Page, PageDecoder
-from flicker.offload.lane import Job, Lane
+from flicker.offload.lane import MOST_ENTRIES, Job, Lane
 
 DECODERS = 256
 """Of sources, kept."""
@@ -31,10 +31,20 @@ def serve(lanes: list[Lane]) -> None:
                 lane.give(_decode(lane, *received))
 
 
+class _TooManyError(Exception):
+    """Entries, of which `MOST_ENTRIES` tells how many are not."""
+
+
 def _decode(lane: Lane, job: Job, body: bytes) -> Page | None:
     decoder = _decoder_of(job.options)
+
+    def tell(outline: Page) -> None:
+        if outline.entries > MOST_ENTRIES:
+            raise _TooManyError
+        lane.outline(outline)
+
     try:
-        return decoder.decode(body, job.content_type, within=job.within, on_outline=lane.outline)
+        return decoder.decode(body, job.content_type, within=job.within, on_outline=tell)
     except OSError:
         raise
     except Exception:  # noqa: BLE001 - who asked finds the same fault, and can say what it means

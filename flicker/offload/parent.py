@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flicker.interpreter import command_of
-from flicker.offload.lane import BODY_BYTES, Job, Lane, Outline
+from flicker.offload.lane import BODY_BYTES, MOST_ENTRIES, Job, Lane, Outline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
 WORTH_BYTES = 128 * 1024
 """Of a body from which on two crossings cost less than decoding it."""
-
-MOST_SIGNS = 50_000
-"""Of objects or lines in such a body: more take so long that the pages of others would
-wait, and may not fit into the memory."""
 
 WORTH_PAGES = 4
 """Of that size within `IDLE_S` for which a process is started: it takes 30 MB."""
@@ -243,8 +239,12 @@ def _end(process: subprocess.Popen[bytes] | None, lanes: list[Lane]) -> None:
 def _is_worth_it(decoder: PageDecoder, body: bytes) -> bool:
     if not WORTH_BYTES <= len(body) <= BODY_BYTES:
         return False
-    sign = b"{" if decoder.options.response_format == "json" else b"\n"
-    return body.count(sign) <= MOST_SIGNS
+    options = decoder.options
+    if options.response_format == "json" and options.explode_field is None:
+        # The other process finds out, in less time than it takes to count here.
+        return True
+    sign = b"{" if options.response_format == "json" else b"\n"
+    return body.count(sign) <= MOST_ENTRIES
 
 
 def _has_two_cores() -> bool:

@@ -358,7 +358,7 @@ class Outbox:
             RequestError: It was not accepted.
         """
         body = batch_body(records, destination.format)
-        key = blake2b(b"".join(record.identity for record in records), digest_size=16)
+        key = blake2b(b"".join([record.identity for record in records]), digest_size=16)
         headers = {
             "Content-Type": CONTENT_TYPES[destination.format],
             "Idempotency-Key": key.hexdigest(),

@@ -12,7 +12,7 @@ from bench.stage import Stage
 if TYPE_CHECKING:
     from pathlib import Path
 
-EVENTS = 60_000
+EVENTS = 120_000
 ROUNDS = 3
 MARGIN = 0.7
 """What is left of a ratio where a busy machine has taken its share and no more."""

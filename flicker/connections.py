@@ -20,6 +20,7 @@ import weakref
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from typing import Any
 
@@ -48,6 +49,9 @@ STEP_BYTES = 1024 * 1024
 
 MAX_HEADERS = 100
 """As http.client has it."""
+
+MAX_INTERIM = 100
+"""Interim answers before the one that counts."""
 
 _HEAD = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: [^\r\n]*)?\r\n((?:[!#-'*+\-.^-z|~A-Z0-9]+:[^\r\n]*\r\n)*)\r\n"
@@ -246,11 +250,12 @@ class _Lines:
 
 
 class _WholeResponse(HTTPResponse):
-    """Notes whether the headers came to their end.
+    """Notes whether the headers came to their end, and passes over interim answers.
 
     http.client takes the end of the connection for the end of the headers,
     and what follows for an empty body: an answer cut short would be an empty
-    page, which ends a scan.
+    page, which ends a scan. And it takes an interim answer, all but 100, for the
+    last: the one behind it would be the next request's.
     """
 
     is_head_cut = False
@@ -259,11 +264,23 @@ class _WholeResponse(HTTPResponse):
         stream, lines = self.fp, _Lines(self.fp)
         self.fp = lines  # type: ignore[assignment]
         try:
-            super().begin()
+            for _ in range(MAX_INTERIM + 1):
+                # http.client reads a head where there is none yet.
+                self.headers = self.msg = None  # type: ignore[assignment]
+                super().begin()
+                if not _is_interim(self.status) or not lines.last:
+                    break
+            else:
+                raise HTTPException("no answer after so many interim ones")
         finally:
             if self.fp is not None:
                 self.fp = stream
         self.is_head_cut = not lines.last
+
+
+def _is_interim(status: int) -> bool:
+    # Source: RFC 9110, section 15.2. Nobody asks for 101, which leaves HTTP.
+    return 100 <= status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS
 
 
 class Answer:
@@ -327,7 +344,7 @@ class Answer:
         if len(lengths) > 1:
             # RFC 9112, section 6.3: nobody can tell where the body ends.
             raise HTTPException("lengths that differ")
-        self._closes = response.will_close
+        self._closes = response.will_close or self.status == HTTPStatus.SWITCHING_PROTOCOLS
         return response
 
     @property

@@ -151,6 +151,50 @@ def test_lengths_that_differ_are_no_answer() -> None:
         Answer(Wire(ours))
 
 
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("interim", [INTERIM, b"HTTP/1.1 102 Processing\n\n", INTERIM * 100])
+def test_interim_answers_are_passed_over(interim: bytes) -> None:
+    with sent(interim + HEAD % 2 + b"[]") as ours:
+        answer = Answer(Wire(ours))
+        assert answer.status == 200
+        assert answer.headers == [("content-length", "2")]
+        assert answer.read(1000) == b"[]"
+        assert answer.leaves_connection
+
+
+def test_interim_answers_have_a_bound_and_an_end() -> None:
+    for data in (INTERIM * 101 + HEAD % 2 + b"[]", INTERIM):
+        with sent(data) as ours, pytest.raises(HTTPException):
+            Answer(Wire(ours))
+    with sent(INTERIM[:-2]) as ours:
+        assert Answer(Wire(ours)).is_head_cut
+
+
+def test_a_connection_that_leaves_http_is_not_used_again() -> None:
+    with sent(b"HTTP/1.1 101 Switching Protocols\r\n\r\n") as ours:
+        answer = Answer(Wire(ours))
+        assert (answer.status, answer.read(1000)) == (101, b"")
+        assert not answer.leaves_connection
+
+
+def test_the_answer_behind_an_interim_one_is_not_the_next_requests() -> None:
+    """A batch that was refused would count as delivered, and a page stand for another."""
+
+    def serve(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(INTERIM)
+        connection.sendall(HEAD % 5 + b"first")
+        read_head(connection)
+        connection.sendall(HEAD % 6 + b"second")
+
+    with listening(serve) as port:
+        client = connect(f"http://127.0.0.1:{port}/")
+        assert client.post(b"{}", {}).body == b"first"
+        assert client.post(b"", {}).body == b"second"
+
+
 @pytest.mark.parametrize("by_bytes", [False, True])
 @pytest.mark.parametrize("body", [PAGE, LONG_PAGE])
 def test_an_answer_comes_in_any_pieces(body: bytes, by_bytes: bool) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RESULTS = ROOT / "bench" / "results" / "latest.json"
-EVENTS = 300_000
+EVENTS = 1_000_000
 SOURCES = 1_000
 
 MEASUREMENTS: dict[str, Callable[[Stage], list[Row]]] = {

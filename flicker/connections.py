@@ -21,7 +21,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse, IncompleteRead
+from http.client import HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from typing import Any
 
 import urllib3
@@ -51,7 +51,7 @@ MAX_HEADERS = 100
 """As http.client has it."""
 
 MAX_INTERIM = 100
-"""Interim answers before the one that counts."""
+"""Interim answers before the one that counts; http.client does not count those with 100."""
 
 _HEAD = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: [^\r\n]*)?\r\n((?:[!#-'*+\-.^-z|~A-Z0-9]+:[^\r\n]*\r\n)*)\r\n"
@@ -268,8 +268,10 @@ class _WholeResponse(HTTPResponse):
                 # http.client reads a head where there is none yet.
                 self.headers = self.msg = None  # type: ignore[assignment]
                 super().begin()
-                if not _is_interim(self.status) or not lines.last:
+                if not _is_interim(self.status):
                     break
+                if not lines.last:
+                    raise RemoteDisconnected("an interim answer, cut short")
             else:
                 raise HTTPException("no answer after so many interim ones")
         finally:

@@ -40,7 +40,7 @@ _BETWEEN = b'"\n"'
 _new_digest = blake2b(digest_size=IDENTITY_BYTES, person=b"id").copy
 
 
-class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """An event as it goes out.
 
     Attributes:

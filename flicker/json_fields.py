@@ -107,8 +107,8 @@ def compile_body(list_path: str, paths: list[str]) -> Callable[[bytes], Skeleton
     """Compile the path of a list and those of single values into one pass over a body.
 
     Returns:
-        A function from a body to what it has there, without copying items; None
-        where it has to be walked, as where there is no list at the path.
+        A function from a body to what it has there; None where it has to be
+        walked, as where there is no list at the path.
     """
     return _compile_body(list_path, tuple(paths))
 

@@ -28,7 +28,7 @@ def compile_envelope(source_name: str) -> Callable[[Readings], list[Event]]:
     """Compile the step from what was read of events to events.
 
     A record is `{"source", "id", "timestamp", "message", "event"}`, its event
-    the vendor's own bytes. All before these is made where a page is read.
+    the vendor's own bytes. It is made where a page is read, which may be another process.
     """
     source = b'{"source":' + msgspec.json.encode(source_name) + b',"id":'
 
@@ -54,7 +54,7 @@ def compile_envelope(source_name: str) -> Callable[[Readings], list[Event]]:
 
 
 def render_page(page: EventPage) -> RecordPage:
-    """Give the records of a page's events."""
+    """Give the records of a page's events, which were made when it was read."""
     return RecordPage(page.source, page.events)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,7 +69,8 @@ def test_a_body_is_taken_apart_in_one_go_where_it_can_be() -> None:
     body = b'{"data":{"items":[ 1 , {} ]},"meta":{"next":null},"more":true}'
     skeleton = compile_body("data.items", ["meta.next", "more", "gone"])(body)
     assert skeleton is not None
-    assert list(map(bytes, skeleton.items)) == [b"1", b"{}"]
+    # Views, which nobody has to copy.
+    assert skeleton.items == [msgspec.Raw(b"1"), msgspec.Raw(b"{}")]
     assert skeleton.tokens == [b"null", b"true", None]
     # Where one is looked for, views would hide it.
     assert compile_body("", ["next"])(b'[1,"a",null]') == ([b"1", b'"a"', b"null"], [None])

@@ -157,9 +157,13 @@ def test_a_page_of_too_many_entries_is_given_back(offload: Offload) -> None:
             decoded.append(page.entries)
             return page
 
-    for entries in (MOST_ENTRIES, MOST_ENTRIES + 1):
-        body = body_of(*(b"%d" % number for number in range(entries)))
-        assert offload.decode(Here(FIELDS), body, "", within=None, on_outline=lambda _: None)
+    few = [b"[%b]" % b",".join([b"{}"] * (MOST_ENTRIES + 1))]
+    for entries in (few, [b"1"] * MOST_ENTRIES, [b"1"] * (MOST_ENTRIES + 1)):
+        told: list[Page] = []
+        assert offload.decode(
+            Here(FIELDS), body_of(*entries), "", within=None, on_outline=told.append
+        )
+        assert [outline.entries for outline in told] == [len(entries)]
     assert decoded == [MOST_ENTRIES + 1]
     assert offload.pid
 

@@ -32,7 +32,7 @@ def serve(lanes: list[Lane]) -> None:
 
 
 class _TooManyError(Exception):
-    """Entries, of which `MOST_ENTRIES` tells how many are not."""
+    """The page has more entries than `MOST_ENTRIES`."""
 
 
 def _decode(lane: Lane, job: Job, body: bytes) -> Page | None:
@@ -47,6 +47,8 @@ def _decode(lane: Lane, job: Job, body: bytes) -> Page | None:
         return decoder.decode(body, job.content_type, within=job.within, on_outline=tell)
     except OSError:
         raise
+    except _TooManyError:
+        return None
     except Exception:  # noqa: BLE001 - who asked finds the same fault, and can say what it means
         return None
 

@@ -19,8 +19,8 @@ BODY_BYTES = 8 * 1024 * 1024
 """Room for a body; pages that are larger are decoded here."""
 
 MOST_ENTRIES = 50_000
-"""Of objects, lines or parts in such a body: more take so long that the pages of others
-would wait, and may not fit into the memory."""
+"""Of such a body, or lines, or braces where entries hold several events: more take so long
+that the pages of others would wait, and may not fit into the memory."""
 
 PAGE_BYTES = 2 * BODY_BYTES
 """Room for what was read of it. What nobody writes to takes no memory."""

@@ -21,7 +21,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from typing import Any
 
 import urllib3
@@ -270,8 +270,6 @@ class _WholeResponse(HTTPResponse):
                 super().begin()
                 if not _is_interim(self.status):
                     break
-                if not lines.last:
-                    raise RemoteDisconnected("an interim answer, cut short")
             else:
                 raise HTTPException("no answer after so many interim ones")
         finally:

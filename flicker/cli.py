@@ -300,5 +300,6 @@ def _execute(plan: Plan, registry: Registry | None, workers: int) -> None:
         logger.debug("the dataflow failed", exc_info=error)
         raise RegistryError(explain_failure(error, registry)) from None
     finally:
+        plan.runtime.offload.close()
         if plan.caretaker is not None:
             plan.caretaker.stop()

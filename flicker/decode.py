@@ -98,7 +98,8 @@ class DecodeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         id_field: Path inside an event, or several that are the id together, or
             None.
         next_cursor_field: Path inside the body, or None.
-        cursor_from_last: Path inside the last event, or None.
+        cursor_from_last: Path inside an event, or None: the cursor is of the last
+            one that has something there.
         has_more_field: Path inside the body, or None.
         results_optional: Whether an object without the list has no events.
         success_field: Path inside the body of what has to be affirmative, or
@@ -293,9 +294,7 @@ class PageDecoder:
         self, tokens: list[bytes | None], entries: Sequence[Text]
     ) -> tuple[bool, str | None]:
         if self.options.cursor_from_last is not None:
-            last = bytes(next((raw for raw in reversed(entries) if raw != b"null"), b""))
-            token = walk_path(last, self.options.cursor_from_last) if last[:1] == b"{" else None
-            return True, scalar_text(token and token.strip()) or None
+            return True, self._cursor_of_last(self.options.cursor_from_last, entries)
         token = tokens[self._next_cursor_at] if self._next_cursor_at is not None else None
         if token is None:
             return False, None
@@ -313,6 +312,14 @@ class PageDecoder:
         text = ",".join(part for part in texts if part is not None) if texts[:1] != [None] else None
         # Vendors end with null, false, "", blanks or a number 0.
         return True, None if text is None or not text.strip() or token == b"0" else text
+
+    def _cursor_of_last(self, path: str, entries: Sequence[Text]) -> str | None:
+        for entry in map(bytes, reversed(entries)):
+            token = walk_path(entry, path) if entry[:1] == b"{" else None
+            text = scalar_text(token and token.strip())
+            if text:
+                return text
+        return None
 
 
 def _describe_unreadable(body: bytes, content_type: str, error: BaseException) -> str:

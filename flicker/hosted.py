@@ -102,6 +102,7 @@ def _build(config_path: str | None) -> Dataflow:
         atexit.register(registry.close)
     dead_letter_dir = options.recovery_dir.absolute().parent if options.recovery_dir else None
     plan = build(settings, registry, dead_letter_dir=dead_letter_dir)
+    atexit.register(plan.runtime.offload.close)
     sys.excepthook = lambda _kind, error, _traceback: _say_why(error, registry)
     hand_over(plan.runtime.stop.set)
     _end_where_no_handler_runs(plan.runtime)

@@ -167,7 +167,9 @@ class _Lenient:
 
     def __init__(self, text: bytes | str) -> None:
         self._text = text if isinstance(text, str) else text.decode()
-        self._value_end: Any = vars(json.JSONDecoder(strict=False))["scan_once"]
+        # Python refuses to make an int of some thousand digits.
+        decoder = json.JSONDecoder(strict=False, parse_int=str)
+        self._value_end: Any = vars(decoder)["scan_once"]
 
     def members(self) -> dict[str, bytes]:
         return {key: self._value(*span) for key, *span in self.spans("{", "}")}

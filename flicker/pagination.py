@@ -82,27 +82,33 @@ def next_place(
 def is_dead_end(pagination: Pagination | None, page: Page, links: dict[str, str]) -> bool:
     """Tell whether a page with events says that there is more, and not where.
 
-    An empty page that does is the end: some vendors say so for ever.
+    An empty page that does is the end: some vendors say so for ever. Where the
+    cursor is an event's, events without one say that too: the end has none.
     """
+    if pagination is None or page.entries == 0:
+        return False
+    if pagination.cursor_from_last is not None and page.has_more is None:
+        return page.cursor is None and page.entries > page.skipped
     return (
-        pagination is not None
-        and pagination.has_tokens
+        pagination.has_tokens
         and page.has_more is True
-        and page.entries > 0
         and next_place(pagination, Place("top"), page, links) is None
     )
 
 
 def describe_dead_end(pagination: Pagination) -> str:
     """Say what such a page has and what it lacks."""
+    if pagination.cursor_from_last is not None:
+        return (
+            f'has events, and none with a cursor at cursor_from_last "{pagination.cursor_from_last}'
+            '": nobody knows what is behind them. Check cursor_from_last against the response'
+        )
     if pagination.type == "link_header":
         missing = f'no Link header with the relation "{pagination.rel}"'
     elif pagination.next_url_header is not None:
         missing = f'no header "{pagination.next_url_header}"'
     elif pagination.next_url_field is not None:
         missing = f'no URL at next_url_field "{pagination.next_url_field}"'
-    elif pagination.cursor_from_last is not None:
-        missing = f'no cursor at cursor_from_last "{pagination.cursor_from_last}" of its last event'
     else:
         missing = f'no cursor at next_cursor_field "{pagination.next_cursor_field}"'
     return (

@@ -314,7 +314,7 @@ class Scanner:
         """
         scan = self._scan
         self._warn_once(
-            "the API says that there is more and not where; asking again from the last position"
+            "the API does not say where the listing goes on; asking again from the last position"
         )
         self._abandon_scan()
         if place is not None and scan.until is None:

@@ -187,6 +187,9 @@ def test_the_last_event_may_hold_the_next_cursor() -> None:
     assert page.cursor == "30401068764886351"
     body = b'{"events":[{"id":"a"},null,null]}'
     assert decode(body, results_field="events", cursor_from_last="id").cursor == "a"
+    # The last that has one: what stands behind it comes once more.
+    body = b'{"events":[{"id":"a"},{"id":"b"},{"id":null},{"x":1},"text"]}'
+    assert decode(body, results_field="events", cursor_from_last="id").cursor == "b"
     assert decode(b'{"events":[]}', results_field="events", cursor_from_last="id").cursor is None
 
 

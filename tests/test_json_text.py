@@ -78,6 +78,12 @@ def test_one_value_is_one(text: bytes) -> None:
     assert split_value(b' {"a":NaN}\r') == b'{"a":null}'
 
 
+def test_a_long_number_beside_what_is_no_json_is_no_fault() -> None:
+    """Python makes no int of so many digits, and the page would be asked for again for ever."""
+    digits = b"7" * 5000
+    assert split_list(b"[%b,NaN]" % digits) == [digits, b"null"]
+
+
 def test_text_of_scalars() -> None:
     """T20 lists and objects have none."""
     assert [scalar_text(token) for token in (None, b"", b"[1]", b"{}", b"-1.0")] == [

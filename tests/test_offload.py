@@ -16,7 +16,7 @@ from flicker.offload import parent
 from flicker.offload.lane import BODY_BYTES, MOST_ENTRIES
 from flicker.offload.parent import FAILURES, WORTH_BYTES, WORTH_PAGES, Offload
 from flicker.pool import Pool
-from tests.processes import CURSOR, Home, ids_of, make_events, make_source, wait_until
+from tests.processes import CURSOR, Home, Process, ids_of, make_events, make_source, wait_until
 from tests.servers.listing import ListingApi, Style
 
 if TYPE_CHECKING:
@@ -290,3 +290,22 @@ def test_kills_of_either_process_lose_and_repeat_nothing_else(home: Home) -> Non
     assert siem.ids.keys() == ids_of(make_events(count))
     # One request at a time: only that one had no answer when Flicker was killed.
     assert sum(siem.duplicates.values()) <= 100
+
+
+@pytest.mark.parametrize("start", [Home.start, Home.host])
+def test_an_orderly_stop_leaves_no_process_behind(
+    home: Home, start: Callable[[Home], Process]
+) -> None:
+    """One that was stopped does not see its parent go."""
+    with (
+        ListingApi(wide_events(4000), Style(paging="cursor")) as api,
+        Destination(delay_s=0.05) as siem,
+    ):
+        source = make_source("big", api.endpoint, siem.url, pagination={**CURSOR, "page_size": 200})
+        home.configure(source, retry={"max_queue_size": 10})
+        process = start(home)
+        assert wait_until(lambda: decoders_of(process.pid))
+        [decoder] = decoders_of(process.pid)
+        os.kill(decoder, signal.SIGSTOP)
+        process.stop()
+        assert wait_until(lambda: is_gone(decoder))

@@ -248,6 +248,34 @@ def test_once_fails_where_more_has_no_cursor() -> None:
         assert drive.runtime.failed == {"s"}
 
 
+def test_events_without_the_cursor_of_the_last_are_no_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is behind them was never asked for, and nothing said so."""
+    pagination = Pagination("cursor", cursor_param="after", cursor_from_last="seq")
+
+    def respond(request: Request) -> Response:
+        if request.params.get("after") == "s0":
+            return Response(body={"events": events(1, 2)})
+        return Response(body={"events": [{**events(0)[0], "seq": "s0"}, *events(1, 2)]})
+
+    with ScriptedApi(respond) as api:
+        drive = Drive(source_of(api.url, pagination), once=True)
+        drive.until(lambda: drive.is_over)
+        assert drive.runtime.failed == {"s"}
+        assert drive.ids == [0, 1, 2]
+        assert 'cursor_from_last "seq"' in said(caplog)[0].reason
+    # Who is not in a hurry asks again from the start.
+    with ScriptedApi(respond) as api:
+        drive = Drive(source_of(api.url, pagination))
+        drive.until(lambda: any("goes on" in record.getMessage() for record in said(caplog)))
+    # `null` is no event.
+    with ScriptedApi([Response(body={"events": [None, None]})]) as api:
+        drive = Drive(source_of(api.url, pagination), once=True)
+        drive.until(lambda: drive.is_over)
+        assert drive.runtime.failed == set()
+
+
 def test_more_behind_an_empty_page_without_a_cursor_is_the_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -80,7 +80,7 @@ class CursorPagination(_TokenEntry):
     cursor_from_last: Text | None = Field(
         default=None,
         description="Dotted path, inside an event, of what the last event of a page is the"
-        " next cursor by.",
+        " next cursor by; the last that has it. Where none does, it is an error.",
     )
 
     @model_validator(mode="after")

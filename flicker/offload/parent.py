@@ -64,6 +64,7 @@ class Offload:
         self._pool = pool
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._unready: subprocess.Popen[bytes] | None = None
         self._lanes: list[Lane] = []
         self._free: list[Lane] = []
         self._is_possible = _has_two_cores()
@@ -102,10 +103,14 @@ class Offload:
         return decoder.decode(body, content_type, within=within, on_outline=on_outline)
 
     def close(self) -> None:
-        """End the other process."""
+        """End the other process for good, and decode here from now on."""
         with self._lock:
+            self._is_possible = False
             process, lanes = self._take_apart()
+            unready, self._unready = self._unready, None
         _end(process, lanes)
+        # Its start fails by that, on its thread.
+        _end(unready, [])
 
     def _take_apart(self) -> tuple[subprocess.Popen[bytes] | None, list[Lane]]:
         """Forget the process and its lanes; the lock is held.
@@ -179,7 +184,7 @@ class Offload:
 
     def _start(self) -> None:
         try:
-            lanes, process = _spawn()
+            lanes, process = _spawn(self._note_unready)
         except AttributeError:
             # The system has no such memory.
             self._is_possible = False
@@ -187,21 +192,37 @@ class Offload:
             # No further process, or one that dies at once.
             logger.debug("no process to decode pages", extra={"reason": error.strerror})
             with self._lock:
+                self._unready = None
                 self._note_failure()
         else:
             with self._lock:
-                self._process = process
-                self._lanes, self._free = lanes, list(lanes)
+                is_closed = self._unready is not process
+                if not is_closed:
+                    self._process, self._unready = process, None
+                    self._lanes, self._free = lanes, list(lanes)
+            if is_closed:
+                _end(process, lanes)
+                return
             logger.debug("a process decodes large pages", extra={"pid": process.pid})
             self._pool.submit_later(IDLE_S, self._end_if_idle)
         finally:
             self._is_starting = False
 
+    def _note_unready(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            if not self._is_possible:
+                raise ConnectionAbortedError
+            self._unready = process
+
     def _end_if_idle(self) -> None:
+        process: subprocess.Popen[bytes] | None = None
+        lanes: list[Lane] = []
         with self._lock:
             is_idle = not self._worthy or time.monotonic() - self._worthy[-1] >= IDLE_S
+            if is_idle:
+                process, lanes = self._take_apart()
         if is_idle:
-            self.close()
+            _end(process, lanes)
         elif self._process is not None:
             self._pool.submit_later(IDLE_S, self._end_if_idle)
 
@@ -254,8 +275,13 @@ def _has_two_cores() -> bool:
         return False
 
 
-def _spawn() -> tuple[list[Lane], subprocess.Popen[bytes]]:
+def _spawn(
+    note: Callable[[subprocess.Popen[bytes]], None],
+) -> tuple[list[Lane], subprocess.Popen[bytes]]:
     """Start the process and wait until it serves.
+
+    Args:
+        note: Told of the process before it serves; may refuse it with an OSError.
 
     Raises:
         OSError: It cannot be started, or does not serve.
@@ -283,6 +309,7 @@ def _spawn() -> tuple[list[Lane], subprocess.Popen[bytes]]:
             )
         undo.callback(process.wait)
         undo.callback(process.kill)
+        note(process)
         for lane in lanes:
             lane.receive()
             lane.set_timeout(ANSWER_S)

@@ -41,7 +41,7 @@ demo: setup ## watch Flicker ship, die and resume
 bench: $(VENV)/.bench ## measure Flicker beside other ways to do the same work: 25 minutes at most
 	$(BIN)/python -m bench $(BENCH)
 
-bench-quick: $(VENV)/.bench ## check the three ratios that matter most: a minute
+bench-quick: $(VENV)/.bench ## check the three ratios that matter most: half a minute
 	$(BIN)/python -m bench --quick
 
 $(VENV)/.bench: $(VENV)/.ready

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from flicker.events import IDENTITY_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from flicker.events import Event
 
@@ -222,8 +222,7 @@ class DedupWindow:
         if self._packed is None:
             self._packed = []
             for known in (self._carried, self._recent, self._held):
-                instants = (min(max(NO_TIMESTAMP, at_ns), NOTHING) for at_ns in known.values())
-                self._packed += [b"".join(known), array("q", instants).tobytes()]
+                self._packed += [b"".join(known), _pack_instants(known.values())]
         return self._packed
 
     @classmethod
@@ -256,6 +255,14 @@ def _bounded_below(known: dict[bytes, int], floor_ns: int) -> dict[bytes, int]:
 def _drop_oldest(known: dict[bytes, int], count: int) -> None:
     for identity in list(islice(known, max(0, len(known) - count))):
         del known[identity]
+
+
+def _pack_instants(instants: Collection[int]) -> bytes:
+    try:
+        return array("q", instants).tobytes()
+    except OverflowError:
+        bounded = (min(max(NO_TIMESTAMP, at_ns), NOTHING) for at_ns in instants)
+        return array("q", bounded).tobytes()
 
 
 def _unpack(identities: bytes, instants: bytes) -> dict[bytes, int]:

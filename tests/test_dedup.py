@@ -36,6 +36,16 @@ def reborn(window: DedupWindow) -> DedupWindow:
     return DedupWindow.restore("vendor", pickle.loads(pickle.dumps(window.snapshot())))
 
 
+def test_instants_of_any_year_outlive_a_restart() -> None:
+    """T51: in nanoseconds, 64 bits end in 2262."""
+    window = DedupWindow("vendor")
+    for number, instant in enumerate([-(10**20), 10**20, 7]):
+        assert window.is_new(name(number), instant, EVERYTHING)
+    again = reborn(window)
+    assert [again.knows(name(number)) for number in range(4)] == [True, True, True, False]
+    assert again.snapshot() == window.snapshot()
+
+
 @pytest.mark.parametrize("floor", [EVERYTHING, NOTHING, 0, 5])
 def test_an_event_is_new_once(floor: int | None) -> None:
     """T01 T05 within a page, across pages, across scans and across restarts."""
